@@ -1,0 +1,15 @@
+//! Runs a Compose stack's poll services on intervals and its on-demand services by command, through the Docker Engine
+//! API, as `docker compose` itself would.
+//!
+//! | layer | modules |
+//! |---|---|
+//! | vocabulary | [`names`], [`clock`], [`report`] |
+//! | domain, pure | [`compose`] → [`spec`] |
+//! | ports | [`engine`] |
+
+pub mod clock;
+pub mod compose;
+pub mod engine;
+pub mod names;
+pub mod report;
+pub mod spec;

@@ -1,0 +1,3 @@
+//! What the daemon does, by capability: on fakes with paused time, and on a real Engine and a real Redis.
+
+mod support;

@@ -1,0 +1,1 @@
+//! Fakes of the two ports, and the real servers that tests start.
