@@ -12,4 +12,5 @@ pub mod compose;
 pub mod engine;
 pub mod names;
 pub mod report;
+pub mod schedule;
 pub mod spec;
