@@ -7,10 +7,12 @@
 //! | domain, pure | [`compose`] → [`spec`] |
 //! | ports | [`engine`] |
 
+pub mod action;
 pub mod clock;
 pub mod compose;
 pub mod engine;
 pub mod names;
 pub mod report;
 pub mod schedule;
+pub mod seeder;
 pub mod spec;
