@@ -8,5 +8,6 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests read their environment and spawn tasks")]
 
+mod bus;
 mod engine;
 mod support;
