@@ -7,10 +7,14 @@
 //! | domain, pure | [`compose`] → [`spec`] |
 //! | ports | [`engine`] |
 
+pub mod action;
+pub mod bus;
 pub mod clock;
 pub mod compose;
 pub mod engine;
+pub mod message;
 pub mod names;
 pub mod report;
 pub mod schedule;
+pub mod seeder;
 pub mod spec;
