@@ -4,13 +4,14 @@
 //! | layer | modules |
 //! |---|---|
 //! | vocabulary | [`names`], [`clock`], [`report`] |
-//! | domain, pure | [`compose`] → [`spec`] |
+//! | domain, pure | [`compose`] → [`spec`] → [`plan`] |
 //! | ports | [`engine`] |
 
 pub mod clock;
 pub mod compose;
 pub mod engine;
 pub mod names;
+pub mod plan;
 pub mod report;
 pub mod schedule;
 pub mod spec;
