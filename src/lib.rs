@@ -4,7 +4,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | vocabulary | [`names`], [`clock`], [`report`] |
-//! | domain, pure | [`compose`] → [`spec`] |
+//! | domain, pure | [`compose`] → [`spec`] → [`plan`] |
 //! | ports | [`engine`] |
 
 pub mod action;
@@ -14,6 +14,7 @@ pub mod compose;
 pub mod engine;
 pub mod message;
 pub mod names;
+pub mod plan;
 pub mod report;
 pub mod schedule;
 pub mod seeder;
