@@ -8,6 +8,7 @@
 //! | ports | [`engine`] |
 
 pub mod action;
+pub mod cli;
 pub mod clock;
 pub mod compose;
 pub mod engine;
@@ -15,4 +16,6 @@ pub mod names;
 pub mod report;
 pub mod schedule;
 pub mod seeder;
+pub mod settings;
 pub mod spec;
+pub mod telemetry;
