@@ -4,11 +4,13 @@
 //! | layer | modules |
 //! |---|---|
 //! | vocabulary | [`names`], [`clock`], [`report`] |
-//! | domain, pure | [`compose`] → [`spec`] → [`plan`] |
-//! | ports | [`engine`] |
+//! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`schedule`], [`action`], [`message`] |
+//! | ports | [`engine`] (Docker), [`bus`] (Redis) |
+//! | adapters | [`engine::docker`], [`bus::redis`] |
 
 pub mod action;
 pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod compose;
 pub mod engine;
@@ -18,4 +20,6 @@ pub mod plan;
 pub mod report;
 pub mod schedule;
 pub mod seeder;
+pub mod settings;
 pub mod spec;
+pub mod telemetry;
