@@ -28,7 +28,7 @@ receive() {
   case $reply in
     '$-1' | '_') reply= ;;
     '$'*) IFS= read -r reply; reply=${reply%"$cr"} ;;
-    -*) log "redis: $reply"; exit 1 ;;
+    -*) log "redis: ${reply%%. *}"; exit 1 ;;
   esac
 }
 ask() { send "$@"; receive; }
