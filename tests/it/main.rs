@@ -10,4 +10,5 @@
 
 mod bus;
 mod engine;
+mod settings;
 mod support;
