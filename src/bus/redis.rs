@@ -5,6 +5,7 @@
 //! subscriptions are confirmed.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use fred::prelude::{Builder, ClientLike, Expiration, KeysInterface, ListInterfac
 use fred::socket2::TcpKeepalive;
 use fred::types::config::{Config, ServerConfig, TcpConfig};
 use fred::types::{ConnectHandle, RespVersion, Value};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -37,18 +39,44 @@ const REMIND: Duration = Duration::from_hours(1);
 const MOST_COMMANDS: usize = 4096;
 
 /// Where Redis is and how to log in; `Debug` shows no password.
-#[derive(Clone)]
-struct Address(Config);
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// TLS, with a certificate that the system trusts; for [`Endpoint::Tcp`] only.
+    pub tls: bool,
+    /// User of the ACL; none: the default user.
+    pub username: Option<String>,
+    /// Password of that user.
+    pub password: Option<SecretString>,
+    /// Number of the database; none: 0.
+    pub database: Option<u16>,
+}
 
-/// Why a URL cannot be used. The URL is not repeated, for it may hold a password.
+/// Where Redis listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Host name or IP address, and port.
+    Tcp(String, u16),
+    /// Path of a socket.
+    Unix(PathBuf),
+}
+
+/// Why an address cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum UrlError {
-    /// Another scheme.
-    #[error("the Redis URL starts with redis://, rediss://, valkey://, valkeys:// or unix://")]
-    Scheme,
-    /// Unreadable.
-    #[error("the Redis URL is malformed: {0}")]
-    Malformed(String),
+pub enum AddressError {
+    /// The database number is too large.
+    #[error("redis database {0} is out of reach; 255 is the highest")]
+    Database(u16),
+    /// TLS is wanted of a build without it.
+    #[error("this build speaks no TLS to redis")]
+    NoTls,
+    /// The certificates to trust cannot be read.
+    #[error("no certificates to trust for TLS to redis")]
+    Certificates {
+        /// What reading them said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// The connection to Redis.
@@ -56,7 +84,7 @@ pub enum UrlError {
 pub struct RedisBus(Arc<Shared>);
 
 struct Shared {
-    address: Address,
+    config: Config,
     generation: AtomicU64,
     connection: watch::Sender<Connection>,
     commands: Mutex<Option<Client>>,
@@ -75,13 +103,10 @@ impl std::fmt::Debug for Shared {
 
 impl RedisBus {
     /// A bus that connects once [`RedisBus::run`] runs.
-    ///
-    /// URLs: `redis://[user:password@]host[:port][/database]`, the same with `rediss` for TLS, with `valkey` and `valkeys`, and
-    /// `unix://[user:password@]/path[?db=database]`. User and password are percent-encoded.
-    pub fn new(url: &str) -> Result<Self, UrlError> {
+    pub fn new(address: &Address) -> Result<Self, AddressError> {
         let reason = "not connected yet".to_owned();
         Ok(Self(Arc::new(Shared {
-            address: Address(address(url)?),
+            config: config(address)?,
             generation: AtomicU64::new(0),
             connection: watch::Sender::new(Connection::Down { reason }),
             commands: Mutex::default(),
@@ -135,9 +160,9 @@ impl RedisBus {
     }
 
     async fn connect(&self, version: RespVersion) -> Result<Session, FredError> {
-        let commands = self.0.address.builder(version.clone()).build()?;
+        let commands = builder(&self.0.config, version).build()?;
         let task = Task(commands.init().await?);
-        let subscriber = Subscriber::connect(&self.0.address.0, ANSWER_LIMIT).await?;
+        let subscriber = Subscriber::connect(&self.0.config, ANSWER_LIMIT).await?;
         let mut session = Session { commands, task, subscriber };
         self.subscribe(&mut session).await?;
         Ok(session)
@@ -321,55 +346,46 @@ fn lacks_resp3(error: &FredError) -> bool {
     ["noproto", "hello", "unknown command"].iter().any(|sign| details.contains(sign))
 }
 
-impl Address {
-    fn builder(&self, version: RespVersion) -> Builder {
-        let mut builder = Builder::from_config(Config { version, fail_fast: true, ..self.0.clone() });
-        builder
-            .with_connection_config(|connection| {
-                connection.connection_timeout = ANSWER_LIMIT;
-                connection.internal_command_timeout = ANSWER_LIMIT;
-                connection.max_command_attempts = 1;
-                connection.max_command_buffer_len = MOST_COMMANDS;
-                connection.tcp =
-                    TcpConfig { nodelay: Some(true), keepalive: Some(keepalive()), ..TcpConfig::default() };
-            })
-            .with_performance_config(|performance| performance.default_command_timeout = ANSWER_LIMIT);
-        builder
-    }
+fn builder(config: &Config, version: RespVersion) -> Builder {
+    let mut builder = Builder::from_config(Config { version, fail_fast: true, ..config.clone() });
+    builder
+        .with_connection_config(|connection| {
+            connection.connection_timeout = ANSWER_LIMIT;
+            connection.internal_command_timeout = ANSWER_LIMIT;
+            connection.max_command_attempts = 1;
+            connection.max_command_buffer_len = MOST_COMMANDS;
+            connection.tcp = TcpConfig { nodelay: Some(true), keepalive: Some(keepalive()), ..TcpConfig::default() };
+        })
+        .with_performance_config(|performance| performance.default_command_timeout = ANSWER_LIMIT);
+    builder
 }
 
-fn address(url: &str) -> Result<Config, UrlError> {
-    let malformed = |error: FredError| UrlError::Malformed(error.details().to_owned());
-    let (scheme, rest) = url.split_once("://").ok_or(UrlError::Scheme)?;
-    match scheme {
-        "redis" | "valkey" => Config::from_url_centralized(url).map_err(malformed),
-        "rediss" | "valkeys" if cfg!(feature = "tls") => Config::from_url_centralized(url).map_err(malformed),
-        "rediss" | "valkeys" => Err(UrlError::Malformed("this build has no TLS".to_owned())),
-        "unix" | "redis+unix" | "valkey+unix" => socket_address(rest),
-        _ => Err(UrlError::Scheme),
-    }
-}
-
-/// `[user:password@]/path[?db=N]`
-fn socket_address(rest: &str) -> Result<Config, UrlError> {
-    let malformed = |what: &str| UrlError::Malformed(what.to_owned());
-    let (rest, database) = match rest.split_once("?db=") {
-        Some((rest, database)) => {
-            let database = database.parse().map_err(|_| malformed("the database is a number from 0 to 255"))?;
-            (rest, Some(database))
-        }
-        None => (rest, None),
+fn config(address: &Address) -> Result<Config, AddressError> {
+    let server = match &address.endpoint {
+        Endpoint::Tcp(host, port) => ServerConfig::new_centralized(host.clone(), *port),
+        Endpoint::Unix(path) => ServerConfig::new_unix_socket(path.clone()),
     };
-    let at = rest.find('/').ok_or_else(|| malformed("the path of the socket is absolute"))?;
-    let (credentials, path) = rest.split_at(at);
-    let credentials = credentials.strip_suffix('@').unwrap_or(credentials);
-    // fred reads credentials only where there is a host as well, and drops the host.
-    let parsed = Config::from_url_centralized(&format!(
-        "redis://{credentials}{}localhost",
-        if credentials.is_empty() { "" } else { "@" }
-    ))
-    .map_err(|error| UrlError::Malformed(error.details().to_owned()))?;
-    Ok(Config { server: ServerConfig::new_unix_socket(path), database, ..parsed })
+    let database = address.database.map(|number| u8::try_from(number).map_err(|_| AddressError::Database(number)));
+    let config = Config {
+        server,
+        username: address.username.clone(),
+        password: address.password.as_ref().map(|password| password.expose_secret().to_owned()),
+        database: database.transpose()?,
+        ..Config::default()
+    };
+    if address.tls { with_tls(config) } else { Ok(config) }
+}
+
+#[cfg(feature = "tls")]
+fn with_tls(config: Config) -> Result<Config, AddressError> {
+    let connector = fred::types::config::TlsConnector::default_rustls()
+        .map_err(|error| AddressError::Certificates { source: error.into() })?;
+    Ok(Config { tls: Some(connector.into()), ..config })
+}
+
+#[cfg(not(feature = "tls"))]
+fn with_tls(_: Config) -> Result<Config, AddressError> {
+    Err(AddressError::NoTls)
 }
 
 impl Bus for RedisBus {
@@ -435,43 +451,5 @@ impl Bus for RedisBus {
     async fn heartbeat(&self) -> Result<(), BusError> {
         self.0.suspected.notify_one();
         self.call("PING", |client| async move { client.ping::<Value>(None).await }).await.map(drop)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_name_host_user_password_database_and_socket() {
-        let config = address("redis://user:p%40ss%2F@host:6380/3").unwrap();
-        assert_eq!(config.server, ServerConfig::new_centralized("host", 6380));
-        assert_eq!((config.username.as_deref(), config.password.as_deref()), (Some("user"), Some("p@ss/")));
-        assert_eq!(config.database, Some(3));
-
-        let config = address("redis://:secret@host").unwrap();
-        assert_eq!((config.username.as_deref(), config.password.as_deref()), (None, Some("secret")));
-
-        let config = address("unix://u:p%3A@/run/redis.sock?db=2").unwrap();
-        assert_eq!(config.server, ServerConfig::new_unix_socket("/run/redis.sock"));
-        assert_eq!((config.username.as_deref(), config.password.as_deref()), (Some("u"), Some("p:")));
-        assert_eq!(config.database, Some(2));
-        assert!(address("unix:///run/redis.sock").unwrap().password.is_none());
-    }
-
-    #[test]
-    fn a_wrong_url_is_refused_without_its_password() {
-        for url in [
-            "",
-            "host:6379",
-            "http://host",
-            "redis-cluster://host",
-            "redis://u:hunter2@",
-            "unix://x?db=x",
-            "redis://:hunter2@h/x",
-        ] {
-            let error = address(url).map(drop).unwrap_err().to_string();
-            assert!(!error.contains("hunter2"), "{error}");
-        }
     }
 }

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sense_orchestrator::bus::redis::RedisBus;
+use sense_orchestrator::bus::redis::{Address, RedisBus};
 use sense_orchestrator::bus::{Bus, BusError, Event, Subscription};
 use sense_orchestrator::clock::Timestamp;
 use serde_json::json;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 
 use crate::support::bus::FakeBus;
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, RunningBus};
 
 /// A bus whose server can be broken.
 trait Server {
@@ -41,26 +39,14 @@ impl Server for Arc<FakeBus> {
 
 struct Real {
     server: RedisServer,
-    bus: RedisBus,
-    stop: CancellationToken,
-    run: JoinHandle<()>,
+    running: RunningBus,
 }
 
 impl Real {
     async fn start() -> Option<Self> {
         let server = RedisServer::start().await?;
-        let url = server.url();
-        Some(Self::on(server, &url))
-    }
-
-    fn on(server: RedisServer, url: &str) -> Self {
-        let bus = RedisBus::new(url).unwrap();
-        let stop = CancellationToken::new();
-        let run = tokio::spawn({
-            let (bus, stop) = (bus.clone(), stop.clone());
-            async move { bus.run(stop).await }
-        });
-        Self { server, bus, stop, run }
+        let running = server.bus();
+        Some(Self { server, running })
     }
 }
 
@@ -68,12 +54,12 @@ impl Server for Real {
     type Bus = RedisBus;
 
     fn bus(&self) -> &RedisBus {
-        &self.bus
+        &self.running.bus
     }
 
     async fn go_down(&mut self) {
         self.server.kill();
-        let mut connection = self.bus.connection();
+        let mut connection = self.bus().connection();
         within(2, connection.wait_for(|connection| !connection.is_up())).await.unwrap();
     }
 
@@ -234,7 +220,7 @@ async fn a_source_reported_when_its_status_is_newer_than_the_run(server: impl Se
 #[tokio::test]
 async fn a_killed_subscriber_connection_is_replaced() {
     let Some(server) = Real::start().await else { return };
-    let mut subscription = server.bus.subscribe(&names(&["a"]));
+    let mut subscription = server.bus().subscribe(&names(&["a"]));
     live(&mut subscription).await;
     let mut client = server.server.client().await;
     assert!(client.call(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.number() >= 1);
@@ -246,44 +232,44 @@ async fn a_killed_subscriber_connection_is_replaced() {
 #[tokio::test]
 async fn a_frozen_redis_is_noticed_and_a_call_that_failed_is_not_sent_on_the_next_connection() {
     let Some(server) = Real::start().await else { return };
-    up(&server.bus).await;
-    let mut subscription = server.bus.subscribe(&names(&["a"]));
+    up(server.bus()).await;
+    let mut subscription = server.bus().subscribe(&names(&["a"]));
     live(&mut subscription).await;
     server.server.freeze(true);
     let started = Instant::now();
-    assert!(matches!(server.bus.heartbeat().await, Err(BusError::Unavailable { .. })));
+    assert!(matches!(server.bus().heartbeat().await, Err(BusError::Unavailable { .. })));
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
-    let mut connection = server.bus.connection();
+    let mut connection = server.bus().connection();
     within(5, connection.wait_for(|connection| !connection.is_up())).await.unwrap();
-    assert!(server.bus.set("ghost", "1", None).await.is_err());
+    assert!(server.bus().set("ghost", "1", None).await.is_err());
     server.server.freeze(false);
     live(&mut subscription).await;
-    assert_eq!(server.bus.get(&names(&["ghost"])).await.unwrap(), [None]);
+    assert_eq!(server.bus().get(&names(&["ghost"])).await.unwrap(), [None]);
 }
 
 #[tokio::test]
 async fn redis_may_come_later_than_we_do() {
     let Some(mut server) = RedisServer::start().await else { return };
     server.kill();
-    let url = server.url();
-    let mut real = Real::on(server, &url);
-    let mut subscription = real.bus.subscribe(&names(&["a"]));
+    let running = server.bus();
+    let mut real = Real { server, running };
+    let mut subscription = real.bus().subscribe(&names(&["a"]));
     tokio::time::sleep(Duration::from_millis(300)).await;
     real.server.restart().await;
     within(2, live(&mut subscription)).await;
-    assert_eq!(real.bus.publish("a", "1").await.unwrap(), 1);
+    assert_eq!(real.bus().publish("a", "1").await.unwrap(), 1);
 }
 
 #[tokio::test]
 async fn a_server_without_resp3_is_spoken_to_in_resp2() {
     let Some(server) = RedisServer::start_with(&["--rename-command", "HELLO", ""]).await else { return };
-    let url = server.url();
-    let mut real = Real::on(server, &url);
-    up(&real.bus).await;
-    let mut subscription = real.bus.subscribe(&names(&["a"]));
+    let running = server.bus();
+    let mut real = Real { server, running };
+    up(real.bus()).await;
+    let mut subscription = real.bus().subscribe(&names(&["a"]));
     live(&mut subscription).await;
-    real.bus.heartbeat().await.unwrap();
-    assert_eq!(real.bus.publish("a", "1").await.unwrap(), 1);
+    real.bus().heartbeat().await.unwrap();
+    assert_eq!(real.bus().publish("a", "1").await.unwrap(), 1);
     assert_eq!(payload(&mut subscription).await.1, "1");
     real.go_down().await;
     real.come_back_empty().await;
@@ -298,10 +284,15 @@ async fn user_password_and_database_of_the_url_are_used() {
     else {
         return;
     };
-    let url = server.url_as("sense:p%40ss%2Fw%3A1") + "?db=3";
-    let real = Real::on(server, &url);
-    up(&real.bus).await;
-    real.bus.set("a", "1", None).await.unwrap();
+    let address = Address {
+        username: Some("sense".into()),
+        password: Some("p@ss/w:1".into()),
+        database: Some(3),
+        ..server.address()
+    };
+    let real = Real { running: RunningBus::on(&address), server };
+    up(real.bus()).await;
+    real.bus().set("a", "1", None).await.unwrap();
     let mut client = real.server.client().await;
     client.call(&["AUTH", "other"]).await;
     client.call(&["SELECT", "3"]).await;
@@ -311,21 +302,21 @@ async fn user_password_and_database_of_the_url_are_used() {
 #[tokio::test]
 async fn a_wrong_password_is_told_and_tried_again() {
     let Some(server) = RedisServer::start_with(&["--requirepass", "right"]).await else { return };
-    let url = server.url_as(":wrong");
-    let real = Real::on(server, &url);
-    let mut connection = real.bus.connection();
+    let address = Address { password: Some("wrong".into()), ..server.address() };
+    let real = Real { running: RunningBus::on(&address), server };
+    let mut connection = real.bus().connection();
     let told = |connection: &sense_orchestrator::bus::Connection| format!("{connection:?}").contains("WRONGPASS");
     within(5, connection.wait_for(told)).await.unwrap();
     let mut client = real.server.client().await;
     client.call(&["AUTH", "right"]).await;
     client.call(&["CONFIG", "SET", "requirepass", "wrong"]).await;
-    up(&real.bus).await;
+    up(real.bus()).await;
 }
 
 #[tokio::test]
 async fn ten_thousand_messages_at_once_all_arrive() {
     let Some(server) = Real::start().await else { return };
-    let mut subscription = server.bus.subscribe(&names(&["a"]));
+    let mut subscription = server.bus().subscribe(&names(&["a"]));
     live(&mut subscription).await;
     let mut client = server.server.client().await;
     let body = "x".repeat(200);
@@ -345,10 +336,9 @@ async fn ten_thousand_messages_at_once_all_arrive() {
 
 #[tokio::test]
 async fn a_closed_bus_ends_its_subscriptions() {
-    let Some(server) = Real::start().await else { return };
-    let mut subscription = server.bus.subscribe(&names(&["a"]));
+    let Some(mut server) = Real::start().await else { return };
+    let mut subscription = server.bus().subscribe(&names(&["a"]));
     live(&mut subscription).await;
-    server.stop.cancel();
+    within(5, server.running.close()).await;
     assert_eq!(within(5, subscription.next()).await, None);
-    within(5, server.run).await.unwrap();
 }

@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use sense_orchestrator::bus::redis::{Address, Endpoint, RedisBus};
+
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::missing_server;
 
@@ -63,14 +68,14 @@ impl RedisServer {
         }
     }
 
-    /// Its URL, without credentials.
-    pub(crate) fn url(&self) -> String {
-        format!("unix://{}", self.socket().display())
+    /// Its address, without credentials.
+    pub(crate) fn address(&self) -> Address {
+        Address { endpoint: Endpoint::Unix(self.socket()), tls: false, username: None, password: None, database: None }
     }
 
-    /// Its URL with `user:password`.
-    pub(crate) fn url_as(&self, credentials: &str) -> String {
-        format!("unix://{credentials}@{}", self.socket().display())
+    /// A bus on it, running until it is dropped.
+    pub(crate) fn bus(&self) -> RunningBus {
+        RunningBus::on(&self.address())
     }
 
     /// Ends the server as a crash does.
@@ -110,6 +115,37 @@ impl Drop for RedisServer {
             self.kill();
         }
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A bus that runs.
+pub(crate) struct RunningBus {
+    pub(crate) bus: Arc<RedisBus>,
+    stop: CancellationToken,
+    run: Option<JoinHandle<()>>,
+}
+
+impl RunningBus {
+    pub(crate) fn on(address: &Address) -> Self {
+        let bus = Arc::new(RedisBus::new(address).expect("the address is usable"));
+        let stop = CancellationToken::new();
+        let run = tokio::spawn({
+            let (bus, stop) = (Arc::clone(&bus), stop.clone());
+            async move { bus.run(stop).await }
+        });
+        Self { bus, stop, run: Some(run) }
+    }
+
+    /// Closes the bus as the daemon does at its end.
+    pub(crate) async fn close(&mut self) {
+        self.stop.cancel();
+        self.run.take().expect("closed once").await.expect("the bus ends");
+    }
+}
+
+impl Drop for RunningBus {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 
