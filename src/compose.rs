@@ -2,3 +2,4 @@
 
 pub mod project;
 pub mod value;
+pub mod yaml;
