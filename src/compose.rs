@@ -5,5 +5,6 @@ pub mod interpolate;
 pub mod number;
 pub mod project;
 pub mod shell;
+pub mod short;
 pub mod value;
 pub mod yaml;
