@@ -41,7 +41,7 @@ pub mod project;
 mod schema;
 mod select;
 pub mod shell;
-mod short;
+pub mod short;
 pub mod value;
 pub mod yaml;
 
