@@ -4,14 +4,22 @@
 //! | layer | modules |
 //! |---|---|
 //! | vocabulary | [`names`], [`clock`], [`report`] |
-//! | domain, pure | [`compose`] → [`spec`] → [`plan`] |
-//! | ports | [`engine`] |
+//! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`schedule`], [`action`], [`message`] |
+//! | ports | [`engine`] (Docker), [`bus`] (Redis) |
+//! | adapters | [`engine::docker`], [`bus::redis`] |
 
+pub mod action;
+pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod compose;
 pub mod engine;
+pub mod message;
 pub mod names;
 pub mod plan;
 pub mod report;
 pub mod schedule;
+pub mod seeder;
+pub mod settings;
 pub mod spec;
+pub mod telemetry;
