@@ -93,7 +93,7 @@ pub fn parse_raw(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<
         if key.is_empty() {
             return Err(error(DotenvErrorKind::NoName(line.to_owned())));
         }
-        if key.contains(char::is_whitespace) {
+        if key.contains([' ', '\t']) {
             return Err(error(DotenvErrorKind::RawKey(key.to_owned())));
         }
         if let Some(value) = value.map(str::to_owned).or_else(|| lookup(key)) {

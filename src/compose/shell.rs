@@ -17,11 +17,7 @@ pub fn split(text: &str) -> Result<Vec<String>, ShellError> {
     let (mut escaped, mut double, mut single, mut back, mut dollar) = (false, false, false, false, false);
     for character in text.chars() {
         if escaped {
-            word.push(match character {
-                't' => '\t',
-                'n' => '\n',
-                other => other,
-            });
+            word.push(character);
             escaped = false;
             started = true;
             continue;

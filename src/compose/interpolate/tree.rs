@@ -199,13 +199,13 @@ mod tests {
     fn values_are_interpolated_and_cast_by_their_path_and_keys_are_not() {
         let mut node = document(
             "services: {a: {scale: $A, image: $A, cpus: '1_0.5', tty: yes, ports: [{target: '$A', published: '1'}],
-             labels: {$A: $A}, ulimits: {n: {soft: '1', hard: $A}}}}
+             labels: {$A: $A}, ulimits: {n: {soft: '1', hard: $A}}}}\n\
              volumes: {a.b: {external: 'true'}, c: {external: 'On'}}",
         );
         interpolate_tree(&mut node, &lookup, &mut |_| {}).unwrap();
         let expected = document(
             "services: {a: {scale: 5, image: '5', cpus: 10.5, tty: true, ports: [{target: 5, published: '1'}],
-             labels: {$A: '5'}, ulimits: {n: {soft: 1, hard: 5}}}}
+             labels: {$A: '5'}, ulimits: {n: {soft: 1, hard: 5}}}}\n\
              volumes: {a.b: {external: 'true'}, c: {external: true}}",
         );
         assert_eq!(node, expected);
@@ -216,6 +216,10 @@ mod tests {
         let mut node = document("services:\n  a:\n    tty: '${U}'\n    ports:\n      - target: x\n    image: ${\n");
         let errors = interpolate_tree(&mut node, &lookup, &mut |_| {}).unwrap_err();
         let told: Vec<String> = errors.iter().map(|error| format!("{} {} {error}", error.place, error.path)).collect();
-        insta::assert_snapshot!(told.join("\n"), @"");
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        f:3:10 services.a.tty failed to cast to expected type: invalid boolean: 
+        f:5:17 services.a.ports[0].target failed to cast to expected type: strconv.Atoi: parsing "x": invalid syntax
+        f:6:12 services.a.image invalid interpolation format, you may need to escape any $ with another $: ${
+        "#);
     }
 }
