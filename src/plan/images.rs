@@ -170,7 +170,7 @@ mod tests {
         let service = Service {
             image: image.to_owned(),
             pull_policy: policy.to_owned(),
-            build: build.then(|| serde_json::json!({"context": "."})),
+            build: build.then(|| crate::compose::project::Build { context: ".".to_owned(), ..<_>::default() }),
             ..Service::default()
         };
         super::super::testing::project([("web", service)])

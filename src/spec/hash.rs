@@ -190,7 +190,7 @@ mod tests {
                 ..HealthCheck::default()
             }),
             // None of these is part of the hash.
-            build: Some(serde_json::json!({"context": "."})),
+            build: Some(crate::compose::project::Build { context: ".".to_owned(), ..<_>::default() }),
             pull_policy: "never".to_owned(),
             scale: Some(3),
             profiles: words("poll"),
