@@ -17,7 +17,7 @@ fn with_variables(variables: &[(&str, &str)]) -> Result<Settings, String> {
 fn the_defaults_and_the_preset_are_sound() {
     let settings = with_variables(&[]).unwrap();
     assert_eq!(settings.preset, "sense-pulse");
-    assert_eq!(settings.runs.timeout, Duration::from_secs(60));
+    assert_eq!(settings.runs.timeout, Duration::from_mins(1));
     assert!(settings.warnings.is_empty());
 }
 
