@@ -8,10 +8,12 @@
 //! | ports | [`engine`] |
 
 pub mod action;
+pub mod bus;
 pub mod cli;
 pub mod clock;
 pub mod compose;
 pub mod engine;
+pub mod message;
 pub mod names;
 pub mod report;
 pub mod schedule;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use figment::value::Value;
+use figment::value::{Dict, Value};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -28,8 +28,8 @@ pub use error::{Place, Problem, SettingsError, SettingsErrors, Source};
 pub use redis::{Redis, RedisAddress};
 pub use scalar::Variables;
 pub use sections::{
-    Color, Commands, Compose, Dialect, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs,
-    Scheduler, Service, Services, Shutdown,
+    Color, Commands, Compose, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs, Scheduler,
+    Service, Services, Shutdown,
 };
 
 use layers::{Layer, Merged};
@@ -196,28 +196,25 @@ impl Settings {
 
 /// All layers, weakest first.
 fn layers(sources: &Sources, faults: &mut Vec<SettingsError>) -> (Vec<Layer>, Vec<SettingsWarning>) {
-    let mut layers = Vec::new();
-    let take = |read: Result<Layer, Vec<SettingsError>>, faults: &mut Vec<SettingsError>| match read {
-        Ok(layer) => Some(layer),
-        Err(wrong) => {
-            faults.extend(wrong);
-            None
-        }
-    };
-    layers.extend(take(Layer::yaml(Source::Defaults, DEFAULTS), faults));
-    let file = file(sources, faults).and_then(|(source, text)| take(Layer::yaml(source, &text), faults));
-    let preset = preset(sources, file.as_ref(), layers.first());
+    let mut layers: Vec<Layer> = Layer::yaml(Source::Defaults, DEFAULTS, faults).into_iter().collect();
+    let defaults = layers.first().map(|layer| layer.values.clone()).unwrap_or_default();
+    let file = file(sources, faults).and_then(|(source, text)| Layer::yaml(source, &text, faults));
+    let preset = preset(sources, file.as_ref(), &defaults);
     if let Some((name, text)) = PRESETS.iter().find(|(name, _)| Some(*name) == preset.as_deref()) {
-        layers.extend(take(Layer::yaml(Source::Preset((*name).into()), text), faults));
+        layers.extend(Layer::yaml(Source::Preset((*name).into()), text, faults));
     }
     layers.extend(file);
     for layer in &mut layers {
+        layer.fit(&defaults, faults);
         either(layer, faults);
     }
-    let below = Merged::new(&layers).get(&[]).and_then(Value::as_dict).cloned().unwrap_or_default();
-    let said = sources.environment.layers(&below);
+    let said = sources.environment.layers(&Merged::new(&layers).into_values());
     faults.extend(said.faults);
-    layers.extend(variables_either(said.layers, faults));
+    let mut variables = said.layers;
+    for layer in &mut variables {
+        layer.fit(&defaults, faults);
+    }
+    layers.extend(variables_either(variables, faults));
     for argument in &sources.arguments {
         let path: Vec<String> = argument.key.split('.').map(str::to_owned).collect();
         let value = match argument.values.as_slice() {
@@ -247,10 +244,10 @@ fn file(sources: &Sources, faults: &mut Vec<SettingsError>) -> Option<(Source, S
 }
 
 /// The preset that the strongest layer names.
-fn preset(sources: &Sources, file: Option<&Layer>, defaults: Option<&Layer>) -> Option<String> {
-    let said = |layer: Option<&Layer>| layer?.values.get("preset")?.as_str().map(str::to_owned);
+fn preset(sources: &Sources, file: Option<&Layer>, defaults: &Dict) -> Option<String> {
+    let said = |values: &Dict| values.get("preset")?.as_str().map(str::to_owned);
     let variable = sources.environment.get("ORCHESTRATOR_PRESET").map(str::to_owned);
-    variable.or_else(|| said(file)).or_else(|| said(defaults))
+    variable.or_else(|| said(&file?.values)).or_else(|| said(defaults))
 }
 
 /// Lets a layer that gives a secret in one of its two ways take the other back.
@@ -266,6 +263,7 @@ fn either(layer: &mut Layer, faults: &mut Vec<SettingsError>) {
                     key: key.join("."),
                     problem: Problem::Conflict { other: format!("{section}.{direct}") },
                 });
+                keys.remove(by_file);
             }
             (true, false) => drop(keys.insert(by_file.into(), Value::from(figment::value::Empty::None))),
             (false, true) => drop(keys.insert(direct.into(), Value::from(figment::value::Empty::None))),
@@ -398,6 +396,10 @@ impl Check<'_> {
     }
 
     fn redis(&mut self, raw: RawRedis) -> Option<Redis> {
+        let password = match (raw.password, raw.password_file) {
+            (_, Some(file)) => self.secret(&["redis", "password_file"], &file).map(|text| ("password_file", text)),
+            (password, None) => password.map(|password| ("password", password)),
+        };
         let (key, url) = match (raw.url, raw.url_file) {
             (_, Some(file)) => ("url_file", self.secret(&["redis", "url_file"], &file)?),
             (Some(url), None) => ("url", url),
@@ -405,10 +407,6 @@ impl Check<'_> {
                 self.wrong(&["redis", "url"], "needs a value");
                 return None;
             }
-        };
-        let password = match (raw.password, raw.password_file) {
-            (_, Some(file)) => Some(("password_file", self.secret(&["redis", "password_file"], &file)?)),
-            (password, None) => password.map(|password| ("password", password)),
         };
         let mut redis = match redis::parse(&url) {
             Ok(redis) => redis,

@@ -38,23 +38,25 @@ impl Layer {
         Self { source, values, places: Places::default() }
     }
 
-    /// A layer of a YAML text.
+    /// A layer of a YAML text; what is wrong with it goes to `faults`, and the rest is still read.
     ///
-    /// # Errors
-    /// Everything that is wrong with it as YAML.
-    pub(super) fn yaml(source: Source, text: &str) -> Result<Self, Vec<SettingsError>> {
-        let fault = |line, key: &[String], problem| SettingsError {
-            place: Place { source: source.clone(), line },
-            key: key.join("."),
-            problem,
+    /// None when it is not YAML at all.
+    pub(super) fn yaml(source: Source, text: &str, faults: &mut Vec<SettingsError>) -> Option<Self> {
+        let mut fault = |line, key: &[String], problem| {
+            faults.push(SettingsError { place: Place { source: source.clone(), line }, key: key.join("."), problem });
         };
-        let places =
-            Places::read(text).map_err(|syntax| vec![fault(syntax.line, &[], Problem::Syntax(syntax.reason))])?;
+        let places = match Places::read(text) {
+            Ok(places) => places,
+            Err(syntax) => {
+                fault(syntax.line, &[], Problem::Syntax(syntax.reason));
+                return None;
+            }
+        };
+        for twice in &places.duplicates {
+            fault(Some(twice.line), &twice.path, Problem::Duplicate { first: twice.first });
+        }
         if !places.duplicates.is_empty() {
-            let duplicates = places.duplicates.iter();
-            return Err(duplicates
-                .map(|twice| fault(Some(twice.line), &twice.path, Problem::Duplicate { first: twice.first }))
-                .collect());
+            return None;
         }
         let parsed = serde_yaml::from_str::<serde_yaml::Value>(text).and_then(|mut value| {
             value.apply_merge()?;
@@ -62,25 +64,49 @@ impl Layer {
         });
         let values = match parsed {
             Ok(serde_yaml::Value::Null) => Dict::new(),
-            Ok(serde_yaml::Value::Mapping(mapping)) => {
-                let mut faults = Vec::new();
-                let values = to_dict(mapping, &mut Vec::new(), &mut |path, reason| {
-                    faults.push(fault(places.line(path), path, Problem::Invalid(reason)));
-                });
-                if !faults.is_empty() {
-                    return Err(faults);
-                }
-                values
+            Ok(serde_yaml::Value::Mapping(mapping)) => to_dict(mapping, &mut Vec::new(), &mut |path, reason| {
+                fault(places.line(path), path, Problem::Invalid(reason));
+            }),
+            Ok(_) => {
+                fault(Some(1), &[], Problem::Syntax("not a mapping of settings".into()));
+                return None;
             }
-            Ok(_) => return Err(vec![fault(Some(1), &[], Problem::Syntax("not a mapping of settings".into()))]),
             Err(error) => {
-                let line = error.location().map(|location| location.line());
-                return Err(vec![fault(line, &[], Problem::Syntax(error.to_string()))]);
+                fault(error.location().map(|location| location.line()), &[], Problem::Syntax(error.to_string()));
+                return None;
             }
         };
         // A section of which every key is commented out says nothing; it does not erase the section.
         let values = values.into_iter().filter(|(_, value)| !matches!(value, Value::Empty(..))).collect();
-        Ok(Self { source, values, places })
+        Some(Self { source, values, places })
+    }
+
+    /// Takes out what has another shape than the defaults: a section that is none, a single value with keys below it.
+    /// Merged, it would hide what the layers below say.
+    pub(super) fn fit(&mut self, defaults: &Dict, faults: &mut Vec<SettingsError>) {
+        let Self { source, values, places } = self;
+        let mut fits = |path: &[&str], value: &Value, default: &Value| {
+            let reason = match (default, value) {
+                (Value::Dict(..), Value::Dict(..)) => return true,
+                (Value::Dict(..), other) => format!("expected a mapping, found {}", described(&other.to_actual())),
+                (_, Value::Dict(..)) => "expected a value, found a mapping".to_owned(),
+                _ => return true,
+            };
+            let path: Vec<String> = path.iter().map(|key| (*key).to_owned()).collect();
+            let place = Place { source: source.clone(), line: places.line(&path) };
+            faults.push(SettingsError { place, key: path.join("."), problem: Problem::Invalid(reason) });
+            false
+        };
+        values.retain(|section, value| {
+            let Some(default) = defaults.get(section) else { return true };
+            if !fits(&[section], value, default) {
+                return false;
+            }
+            if let (Value::Dict(_, keys), Value::Dict(_, known)) = (value, default) {
+                keys.retain(|key, value| known.get(key).is_none_or(|default| fits(&[section, key], value, default)));
+            }
+            true
+        });
     }
 }
 
@@ -107,15 +133,21 @@ fn to_dict(mapping: serde_yaml::Mapping, path: &mut Vec<String>, fault: &mut dyn
             }
         };
         path.push(key.clone());
-        let value = to_value(value, path, fault);
+        if let Some(value) = to_value(value, path, fault) {
+            dict.insert(key, value);
+        }
         path.pop();
-        dict.insert(key, value);
     }
     dict
 }
 
-fn to_value(value: serde_yaml::Value, path: &mut Vec<String>, fault: &mut dyn FnMut(&[String], String)) -> Value {
-    match value {
+/// The same value in figment's terms; none for one that has no meaning here.
+fn to_value(
+    value: serde_yaml::Value,
+    path: &mut Vec<String>,
+    fault: &mut dyn FnMut(&[String], String),
+) -> Option<Value> {
+    Some(match value {
         serde_yaml::Value::Null => Value::from(Empty::None),
         serde_yaml::Value::Bool(value) => Value::from(value),
         serde_yaml::Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
@@ -128,7 +160,7 @@ fn to_value(value: serde_yaml::Value, path: &mut Vec<String>, fault: &mut dyn Fn
             let mut list = Vec::with_capacity(items.len());
             for (index, item) in items.into_iter().enumerate() {
                 path.push(index.to_string());
-                list.push(to_value(item, path, fault));
+                list.extend(to_value(item, path, fault));
                 path.pop();
             }
             Value::from(list)
@@ -136,9 +168,9 @@ fn to_value(value: serde_yaml::Value, path: &mut Vec<String>, fault: &mut dyn Fn
         serde_yaml::Value::Mapping(mapping) => Value::from(to_dict(mapping, path, fault)),
         serde_yaml::Value::Tagged(tagged) => {
             fault(path, format!("the tag {} means nothing here", tagged.tag));
-            Value::from(Empty::None)
+            return None;
         }
-    }
+    })
 }
 
 /// All layers as one value whose parts remember who said them.
@@ -175,9 +207,9 @@ impl Merged {
         }
     }
 
-    /// The value at `path`.
-    pub(super) fn get(&self, path: &[&str]) -> Option<&Value> {
-        path.iter().try_fold(&self.value, |value, key| value.as_dict()?.get(*key))
+    /// All that is said.
+    pub(super) fn into_values(self) -> Dict {
+        self.value.into_dict().unwrap_or_default()
     }
 
     /// Who said the value at `path`, or its nearest parent that was said.
@@ -238,7 +270,9 @@ impl Merged {
                     Source::Variable(_) => super::environment::variable_of(&known),
                     _ => known.join("."),
                 };
-                Problem::UnknownKey { nearest: nearest.map(written) }
+                let known =
+                    if nearest.is_none() { expected.iter().map(|key| (*key).to_owned()).collect() } else { vec![] };
+                Problem::UnknownKey { nearest: nearest.map(written), known }
             }
             Kind::UnknownVariant(word, expected) => {
                 let near = nearest(word, expected.iter().copied());
@@ -255,9 +289,11 @@ impl Merged {
                     }
                     _ => "",
                 };
-                let expected = expected.strip_prefix("struct ").map_or(expected.as_str(), |_| "a mapping");
-                let expected = match expected {
+                let expected = match expected.as_str() {
+                    text if text.starts_with("struct ") => "a mapping",
+                    text if text.starts_with("enum ") => "a text",
                     "a string" | "string" => "a text",
+                    "path string" => "a path",
                     "a map" | "map" => "a mapping",
                     "a sequence" => "a list",
                     other => other,
@@ -385,11 +421,9 @@ impl Removed {
         original
     }
 
-    /// True when `kind` only says that what was taken out is now missing.
+    /// True when the error may only be there because something below `path` was taken out.
     fn explains(&self, path: &[String], kind: &Kind) -> bool {
-        let Kind::MissingField(key) = kind else { return false };
-        let mut missing = path.to_vec();
-        missing.push(key.to_string());
-        self.0.contains(&missing)
+        matches!(kind, Kind::MissingField(_) | Kind::InvalidLength(..) | Kind::Message(_))
+            && self.0.iter().any(|gone| gone.len() > path.len() && gone.starts_with(path))
     }
 }

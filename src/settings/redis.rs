@@ -20,7 +20,29 @@ pub struct Redis {
     /// Password of that user.
     pub password: Option<SecretString>,
     /// Number of the database; none: not said, 0.
-    pub database: Option<u16>,
+    pub database: Option<u8>,
+}
+
+impl Redis {
+    /// All of it as one URL, user and password percent-encoded.
+    pub fn to_url(&self) -> SecretString {
+        let password = self.password.as_ref().map(|password| format!(":{}", encode(password.expose_secret())));
+        let username = encode(self.username.as_deref().unwrap_or_default());
+        let at = if self.password.is_some() || self.username.is_some() { "@" } else { "" };
+        self.written(&format!("{username}{}{at}", password.unwrap_or_default())).into()
+    }
+
+    fn written(&self, credentials: &str) -> String {
+        let database = self.database.unwrap_or(0);
+        match &self.address {
+            RedisAddress::Tcp { host, port } => {
+                let scheme = if self.tls { "rediss" } else { "redis" };
+                let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+                format!("{scheme}://{credentials}{open}{host}{close}:{port}/{database}")
+            }
+            RedisAddress::Unix(path) => format!("unix://{credentials}{}?db={database}", path.display()),
+        }
+    }
 }
 
 /// Where Redis listens.
@@ -39,14 +61,7 @@ pub enum RedisAddress {
 
 impl fmt::Display for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.address {
-            RedisAddress::Tcp { host, port } => {
-                let scheme = if self.tls { "rediss" } else { "redis" };
-                let brackets = if host.contains(':') { ("[", "]") } else { ("", "") };
-                write!(f, "{scheme}://{}{host}{}:{port}/{}", brackets.0, brackets.1, self.database.unwrap_or(0))
-            }
-            RedisAddress::Unix(path) => write!(f, "redis+unix://{}?db={}", path.display(), self.database.unwrap_or(0)),
-        }
+        f.write_str(&self.written(""))
     }
 }
 
@@ -55,7 +70,7 @@ impl fmt::Display for Redis {
 /// # Errors
 /// What is wrong with it, without a word of the URL: any part of a broken one may be the password.
 pub(super) fn parse(url: &SecretString) -> Result<Redis, String> {
-    const SCHEMES: &str = "redis://, rediss:// or redis+unix://";
+    const SCHEMES: &str = "redis://, rediss:// or unix://";
     let (scheme, rest) = url.expose_secret().trim().split_once("://").ok_or(format!("must start with {SCHEMES}"))?;
     let (tls, unix) = match scheme {
         "redis" | "valkey" => (false, false),
@@ -74,13 +89,13 @@ pub(super) fn parse(url: &SecretString) -> Result<Redis, String> {
     };
     let (address, database) = if unix {
         if !host.is_empty() || path.len() < 2 {
-            return Err("a socket needs an absolute path: redis+unix:///path".into());
+            return Err("a socket needs an absolute path: unix:///path".into());
         }
         let database = match query {
             Some(query) => Some(query.strip_prefix("db=").ok_or("the only thing after `?` can be `db=NUMBER`")?),
             None => None,
         };
-        (RedisAddress::Unix(decode(path)?.into()), database)
+        (RedisAddress::Unix(path.into()), database)
     } else {
         if query.is_some() {
             return Err("nothing may follow a `?` here; a password with one is written with %3F".into());
@@ -93,7 +108,7 @@ pub(super) fn parse(url: &SecretString) -> Result<Redis, String> {
         tls,
         username: Some(username).filter(|username| !username.is_empty()),
         password: Some(password).filter(|password| !password.is_empty()).map(SecretString::from),
-        database: database.map_err(|_| "after the host comes the number of a database, 0 to 65535")?,
+        database: database.map_err(|_| "after the host comes the number of a database, 0 to 255")?,
     })
 }
 
@@ -113,6 +128,23 @@ fn tcp(authority: &str) -> Result<RedisAddress, String> {
         Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or("the port is not a number from 1 to 65535")?,
     };
     Ok(RedisAddress::Tcp { host: decode(host)?, port })
+}
+
+/// Replaces what is no letter, digit or one of `-._~` by its `%` form.
+fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.extend(['%', hexadecimal(byte >> 4), hexadecimal(byte & 15)]);
+        }
+    }
+    encoded
+}
+
+fn hexadecimal(digit: u8) -> char {
+    char::from_digit(digit.into(), 16).unwrap_or('0').to_ascii_uppercase()
 }
 
 /// Replaces `%41` by `A`.
@@ -159,7 +191,7 @@ mod tests {
         }
         assert_eq!(read("redis://[::1]:1").unwrap().to_string(), "redis://[::1]:1/0");
         assert_eq!(read("redis://[::1]").unwrap().to_string(), "redis://[::1]:6379/0");
-        assert_eq!(read("redis+unix:///run/r.sock?db=2").unwrap().to_string(), "redis+unix:///run/r.sock?db=2");
+        assert_eq!(read("redis+unix:///run/r.sock?db=2").unwrap().to_string(), "unix:///run/r.sock?db=2");
         assert_eq!(read("unix:///run/r.sock").unwrap().database, None);
     }
 
@@ -185,11 +217,23 @@ mod tests {
             "redis://h?s3cret",
             "redis+unix://s3cret",
             "redis+unix:///a?s3cret=1",
-            "redis://h/65536",
+            "redis://h/256",
             "redis://[::1]x",
         ] {
             let error = read(url).unwrap_err();
             assert!(!error.contains("s3cret"), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn as_a_url_it_reads_back_the_same() {
+        for url in [
+            "rediss://me:p%40ss%2F%25@host:7000/3",
+            "redis://:x@[::1]:1/0",
+            "redis://me@h:1/0",
+            "unix://me:x@/a b.sock?db=2",
+        ] {
+            assert_eq!(read(url).unwrap().to_url().expose_secret(), url);
         }
     }
 

@@ -42,20 +42,55 @@ fn table() {
         std::fs::write(&path, text).unwrap();
         let sources = Sources { file: Some(path), ..Sources::default() };
         println!("--- {i}\n{text}=>");
-        match Settings::load(&sources) { Ok(_) => println!("OK"), Err(e) => println!("{}", e.to_string().replace(dir.to_str().unwrap(), "")) }
+        match Settings::load(&sources) {
+            Ok(_) => println!("OK"),
+            Err(e) => println!("{}", e.to_string().replace(dir.to_str().unwrap(), "")),
+        }
     }
-    let envs: &[&[(&str,&str)]] = &[
-        &[("ORCHESTRATOR_LOG_LEVEL","debug"),("ORCHESTRATOR_LOG__LEVL","x"),("ORCHESTRATOR_FOO","1"),("ORCHESTRATOR_MAX_PARALLEL","3"), ("ORCHESTRATOR_", "x"), ("ORCHESTRATOR___", "x"), ("ORCHESTRATOR_LOG", "x"), ("ORCHESTRATOR_LOG__LEVEL__X", "x")],
-        &[("ORCHESTRATOR_SCHEDULER__MAX_PARALLEL","many"),("SCHEDULE_WEATHER","abc"),("SCHEDULE_WETHER","3"),("SCHEDULE_FOO","3"),("SCHEDULE_SYSTEM","0"),("SCHEDULE_PIHOLE","-1")],
-        &[("REDIS_URL","redis:/x"),("DOCKER_HOST","foo"),("COMPOSE_PROJECT_NAME","Foo")],
-        &[("REDIS_PASSWORD","a"),("REDIS_PASSWORD_FILE","/x"),("ORCHESTRATOR_REDIS__PASSWORD_FILE","/y")],
-        &[("ORCHESTRATOR_SERVICES__SOURCE_WEATHER__EVRY","3"),("ORCHESTRATOR_SERVICES__NEW__EVERY","3s"),("ORCHESTRATOR_ACTIONS__X","foo")],
-        &[("ORCHESTRATOR_CONFIG","/nonexistent.yaml"),("AUTH_PASSWORD_HASH_FILE","/nope"),("AUTH_USERNAME","x"),("AUTH_USERNAME_FILE","y")],
-        &[("ORCHESTRATOR_PRESET","none "),("ORCHESTRATOR_COMPOSE__DIALECT","2.40"),("ORCHESTRATOR_RUNS__TIMEOUT"," 30 ")],
+    let envs: &[&[(&str, &str)]] = &[
+        &[
+            ("ORCHESTRATOR_LOG_LEVEL", "debug"),
+            ("ORCHESTRATOR_LOG__LEVL", "x"),
+            ("ORCHESTRATOR_FOO", "1"),
+            ("ORCHESTRATOR_MAX_PARALLEL", "3"),
+            ("ORCHESTRATOR_", "x"),
+            ("ORCHESTRATOR___", "x"),
+            ("ORCHESTRATOR_LOG", "x"),
+            ("ORCHESTRATOR_LOG__LEVEL__X", "x"),
+        ],
+        &[
+            ("ORCHESTRATOR_SCHEDULER__MAX_PARALLEL", "many"),
+            ("SCHEDULE_WEATHER", "abc"),
+            ("SCHEDULE_WETHER", "3"),
+            ("SCHEDULE_FOO", "3"),
+            ("SCHEDULE_SYSTEM", "0"),
+            ("SCHEDULE_PIHOLE", "-1"),
+        ],
+        &[("REDIS_URL", "redis:/x"), ("DOCKER_HOST", "foo"), ("COMPOSE_PROJECT_NAME", "Foo")],
+        &[("REDIS_PASSWORD", "a"), ("REDIS_PASSWORD_FILE", "/x"), ("ORCHESTRATOR_REDIS__PASSWORD_FILE", "/y")],
+        &[
+            ("ORCHESTRATOR_SERVICES__SOURCE_WEATHER__EVRY", "3"),
+            ("ORCHESTRATOR_SERVICES__NEW__EVERY", "3s"),
+            ("ORCHESTRATOR_ACTIONS__X", "foo"),
+        ],
+        &[
+            ("ORCHESTRATOR_CONFIG", "/nonexistent.yaml"),
+            ("AUTH_PASSWORD_HASH_FILE", "/nope"),
+            ("AUTH_USERNAME", "x"),
+            ("AUTH_USERNAME_FILE", "y"),
+        ],
+        &[
+            ("ORCHESTRATOR_PRESET", "none "),
+            ("ORCHESTRATOR_COMPOSE__DIALECT", "2.40"),
+            ("ORCHESTRATOR_RUNS__TIMEOUT", " 30 "),
+        ],
     ];
     for e in envs {
-        let environment = Environment::new(e.iter().map(|(a,b)| ((*a).into(), (*b).into())));
+        let environment = Environment::new(e.iter().map(|(a, b)| ((*a).into(), (*b).into())));
         println!("--- {e:?}\n=>");
-        match Settings::load(&Sources{environment, ..Sources::default()}) { Ok(s) => println!("OK {:?}", s.warnings), Err(e) => println!("{e}") }
+        match Settings::load(&Sources { environment, ..Sources::default() }) {
+            Ok(s) => println!("OK {:?}", s.warnings),
+            Err(e) => println!("{e}"),
+        }
     }
 }
