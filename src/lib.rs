@@ -4,8 +4,9 @@
 //! | layer | modules |
 //! |---|---|
 //! | vocabulary | [`names`], [`clock`], [`report`] |
-//! | domain, pure | [`compose`] → [`spec`] |
-//! | ports | [`engine`] |
+//! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`schedule`], [`action`], [`message`] |
+//! | ports | [`engine`] (Docker), [`bus`] (Redis) |
+//! | adapters | [`engine::docker`], [`bus::redis`] |
 
 pub mod action;
 pub mod bus;
@@ -15,6 +16,7 @@ pub mod compose;
 pub mod engine;
 pub mod message;
 pub mod names;
+pub mod plan;
 pub mod report;
 pub mod schedule;
 pub mod seeder;

@@ -9,6 +9,5 @@
 #![allow(clippy::disallowed_methods, reason = "tests read their environment and spawn tasks")]
 
 mod engine;
-mod scratch;
 mod settings;
 mod support;
