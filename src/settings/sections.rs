@@ -11,6 +11,7 @@ use serde::de::{self, Deserializer};
 use tracing_subscriber::filter::Targets;
 
 use super::scalar::{self, HOUR, MINUTE, Variables, WEEK};
+use crate::clock::Span;
 use crate::names::{ProjectName, ServiceName, SourceId};
 use crate::schedule::Interval;
 use crate::spec::Dialect;
@@ -297,10 +298,10 @@ impl Every {
 
 impl<'de> Deserialize<'de> for Every {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match scalar::optional_duration::<_, 0, { u64::MAX }>(deserializer)? {
-            None | Some(Duration::ZERO) => Ok(Self::Paused),
-            Some(span) if span.subsec_nanos() != 0 => Err(de::Error::custom("an interval has whole seconds")),
-            Some(span) => Interval::try_from(span).map(Self::Interval).map_err(de::Error::custom),
+        match Option::<Span>::deserialize(deserializer)? {
+            None | Some(Span(Duration::ZERO)) => Ok(Self::Paused),
+            Some(Span(span)) if span.subsec_nanos() != 0 => Err(de::Error::custom("an interval has whole seconds")),
+            Some(Span(span)) => Interval::try_from(span).map(Self::Interval).map_err(de::Error::custom),
         }
     }
 }
@@ -320,5 +321,5 @@ pub(super) struct RawRedis {
     pub(super) password: Option<SecretString>,
     pub(super) password_file: Option<PathBuf>,
     #[serde(deserialize_with = "scalar::optional_whole::<_, _, 0, 255>")]
-    pub(super) database: Option<u8>,
+    pub(super) database: Option<u16>,
 }
