@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::clock::Span;
 use crate::names::{ServiceName, SourceId};
 
 pub mod text;
@@ -240,8 +241,7 @@ struct RawStep {
     publish: Option<String>,
     reply: Option<String>,
     report: Option<Report>,
-    #[serde(default, with = "humantime_serde")]
-    wait: Option<Duration>,
+    wait: Option<Span>,
     status: Option<SourceId>,
     env: Option<BTreeMap<String, Text>>,
     message: Option<Map<String, Value>>,
@@ -299,7 +299,7 @@ impl TryFrom<RawStep> for Step {
             .or(stop.map(Self::Stop))
             .or(restart.map(Self::Restart))
             .or(report.map(Self::Report))
-            .or(wait.map(Self::Wait))
+            .or(wait.map(|span| Self::Wait(span.0)))
             .ok_or_else(|| ActionError::Verbs("none".into()))
     }
 }

@@ -107,12 +107,7 @@ fn address(settings: &settings::Redis) -> Address {
 
 /// The Compose version to write as: the configured one, else the one that deployed us.
 fn dialect(settings: &settings::Compose, deployed_by: Option<Dialect>) -> Dialect {
-    match settings.dialect {
-        settings::Dialect::Auto => deployed_by.unwrap_or_default(),
-        settings::Dialect::V2_26 => Dialect::new(2, 26, 1),
-        settings::Dialect::V2_40 => Dialect::default(),
-        settings::Dialect::V5 => Dialect::new(5, 0, 0),
-    }
+    settings.dialect.or(deployed_by).unwrap_or_default()
 }
 
 fn runner_options(settings: &Settings, dialect: Dialect) -> RunnerOptions {

@@ -39,13 +39,14 @@ pub enum RedisAddress {
 
 impl fmt::Display for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let database = self.database.unwrap_or(0);
         match &self.address {
             RedisAddress::Tcp { host, port } => {
                 let scheme = if self.tls { "rediss" } else { "redis" };
-                let brackets = if host.contains(':') { ("[", "]") } else { ("", "") };
-                write!(f, "{scheme}://{}{host}{}:{port}/{}", brackets.0, brackets.1, self.database.unwrap_or(0))
+                let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+                write!(f, "{scheme}://{open}{host}{close}:{port}/{database}")
             }
-            RedisAddress::Unix(path) => write!(f, "redis+unix://{}?db={}", path.display(), self.database.unwrap_or(0)),
+            RedisAddress::Unix(path) => write!(f, "unix://{}?db={database}", path.display()),
         }
     }
 }
@@ -55,7 +56,7 @@ impl fmt::Display for Redis {
 /// # Errors
 /// What is wrong with it, without a word of the URL: any part of a broken one may be the password.
 pub(super) fn parse(url: &SecretString) -> Result<Redis, String> {
-    const SCHEMES: &str = "redis://, rediss:// or redis+unix://";
+    const SCHEMES: &str = "redis://, rediss:// or unix://";
     let (scheme, rest) = url.expose_secret().trim().split_once("://").ok_or(format!("must start with {SCHEMES}"))?;
     let (tls, unix) = match scheme {
         "redis" | "valkey" => (false, false),
@@ -74,26 +75,27 @@ pub(super) fn parse(url: &SecretString) -> Result<Redis, String> {
     };
     let (address, database) = if unix {
         if !host.is_empty() || path.len() < 2 {
-            return Err("a socket needs an absolute path: redis+unix:///path".into());
+            return Err("a socket needs an absolute path: unix:///path".into());
         }
         let database = match query {
             Some(query) => Some(query.strip_prefix("db=").ok_or("the only thing after `?` can be `db=NUMBER`")?),
             None => None,
         };
-        (RedisAddress::Unix(decode(path)?.into()), database)
+        (RedisAddress::Unix(path.into()), database)
     } else {
         if query.is_some() {
             return Err("nothing may follow a `?` here; a password with one is written with %3F".into());
         }
         (tcp(host)?, path.strip_prefix('/').filter(|database| !database.is_empty()))
     };
-    let database = database.map(str::parse).transpose();
+    // fred's limit; Redis itself has 16 databases where nothing else is configured.
+    let database = database.map(str::parse::<u8>).transpose();
     Ok(Redis {
         address,
         tls,
         username: Some(username).filter(|username| !username.is_empty()),
         password: Some(password).filter(|password| !password.is_empty()).map(SecretString::from),
-        database: database.map_err(|_| "after the host comes the number of a database, 0 to 65535")?,
+        database: database.map_err(|_| "after the host comes the number of a database, 0 to 255")?.map(u16::from),
     })
 }
 
@@ -159,7 +161,7 @@ mod tests {
         }
         assert_eq!(read("redis://[::1]:1").unwrap().to_string(), "redis://[::1]:1/0");
         assert_eq!(read("redis://[::1]").unwrap().to_string(), "redis://[::1]:6379/0");
-        assert_eq!(read("redis+unix:///run/r.sock?db=2").unwrap().to_string(), "redis+unix:///run/r.sock?db=2");
+        assert_eq!(read("redis+unix:///run/r.sock?db=2").unwrap().to_string(), "unix:///run/r.sock?db=2");
         assert_eq!(read("unix:///run/r.sock").unwrap().database, None);
     }
 
@@ -185,7 +187,7 @@ mod tests {
             "redis://h?s3cret",
             "redis+unix://s3cret",
             "redis+unix:///a?s3cret=1",
-            "redis://h/65536",
+            "redis://h/256",
             "redis://[::1]x",
         ] {
             let error = read(url).unwrap_err();
