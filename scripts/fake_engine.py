@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import socketserver
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -64,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         if status != 204:
             self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
-        if self.command != "HEAD":
+        if payload and self.command != "HEAD":
             self.wfile.write(payload)
 
     def missing(self, what):
@@ -168,14 +169,15 @@ class Handler(BaseHTTPRequestHandler):
             if labelled(c["Config"]["Labels"], labels) and ("all" in query or c["State"]["Running"])])
 
     def container_create(self, query, body, **_):
-        name = query["name"]
+        name = query.get("name") or identity(str(len(self.state.containers)))[:12]
+        body["Labels"] = body.get("Labels") or {}
         self.state.sent["containers"].append((name, query.get("platform", ""), body))
         networks = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
         attached = {n: {**(e or {}), "NetworkID": (self.state.network(n) or {}).get("Id", "")} for n, e in networks.items()}
         container = {
             "Id": identity("container " + name), "Name": "/" + name, "Created": "2024-01-01T00:00:00Z",
             "Image": "sha256:" + identity(body["Image"]), "HostConfig": body.get("HostConfig") or {}, "Mounts": [],
-            "Config": {**body, "Labels": body.get("Labels") or {}}, "NetworkSettings": {"Networks": attached},
+            "Config": body, "NetworkSettings": {"Networks": attached},
             "State": {"Status": "created", "Running": False, "ExitCode": 0},
         }
         self.state.containers[name] = container
@@ -246,6 +248,11 @@ ROUTES = [
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        # A client that ends does not wait for its last answer.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class FakeEngine:
