@@ -1,4 +1,261 @@
 //! Loads a Compose project exactly as `docker compose` does: a function of files, variables and options.
+//!
+//! | step | modules |
+//! |---|---|
+//! | which files, which variables, which name | `files`, [`dotenv`] |
+//! | text to tree | [`yaml`], [`interpolate`] |
+//! | one tree of many files | `loader`: `extends`, `include`, `merge`, `schema`, `canonical` |
+//! | complete it | `defaults`, `paths`, `normalize` |
+//! | tree to types | `decode`, [`project`], [`value`], [`shell`], `short` |
+//! | what was asked for | `check`, `select` |
 
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use self::decode::Decoded;
+use self::files::{Located, Opener};
+use self::loader::{LoadFile, Loader};
+use self::project::{Project, Service};
+use self::select::EnvFiles;
+use self::yaml::{Kind, Node, Place};
+use crate::names::{ProjectName, ServiceName};
+
+mod canonical;
+mod check;
+mod decode;
+mod defaults;
+pub mod dotenv;
+mod error;
+mod extends;
+mod files;
+mod include;
+pub mod interpolate;
+mod key_path;
+mod loader;
+mod merge;
+mod normalize;
+pub mod number;
+mod paths;
 pub mod project;
+mod schema;
+mod select;
+pub mod shell;
+pub mod short;
 pub mod value;
+pub mod yaml;
+
+pub use self::error::{LoadError, LoadErrors};
+pub use self::files::MAX_FILE_BYTES;
+
+/// What is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// Anything else, such as a FIFO or a device: it is not opened, but for `/dev/null`, which is empty.
+    Other,
+}
+
+/// Reads files for the loader; what it read or missed is what a watcher has to look at.
+pub trait Files {
+    /// The content of a file. It may stop behind [`MAX_FILE_BYTES`] + 1 bytes: a larger file is refused.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// What is at a path, behind symbolic links.
+    fn kind(&self, path: &Path) -> io::Result<FileKind>;
+}
+
+/// How a project is loaded: the global options of `docker compose`, and its environment.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Absolute directory in which we are: where the search for files starts.
+    pub working_dir: PathBuf,
+    /// `--project-directory`.
+    pub project_directory: Option<PathBuf>,
+    /// `-f`, in order.
+    pub files: Vec<PathBuf>,
+    /// `--env-file`, in order.
+    pub env_files: Vec<PathBuf>,
+    /// `-p`.
+    pub project_name: Option<String>,
+    /// `--profile`; if empty, `COMPOSE_PROFILES` counts.
+    pub profiles: Vec<String>,
+    /// Plays the part of the process environment: it wins over `.env`.
+    pub environment: BTreeMap<String, String>,
+    /// Prefixes of our paths with the host's in their place, for a daemon that sees the project elsewhere.
+    pub host_paths: Vec<(PathBuf, PathBuf)>,
+}
+
+/// A whole project, before services are selected.
+#[derive(Debug, Clone)]
+pub struct Model {
+    name: ProjectName,
+    working_dir: String,
+    config_files: Vec<String>,
+    env_files: Vec<String>,
+    environment: BTreeMap<String, String>,
+    profiles: Vec<String>,
+    decoded: Decoded,
+    host_paths: Vec<(PathBuf, PathBuf)>,
+    client_dir: PathBuf,
+    warnings: Vec<String>,
+    tree: Node,
+}
+
+/// Loads a project, with all its services whether enabled or not.
+///
+/// # Errors
+///
+/// Everything that is wrong with its files. Whether the enabled services hold together is for [`Model::select`] to say,
+/// because it depends on the profiles.
+pub fn load(files: &dyn Files, options: &Options) -> Result<Model, LoadErrors> {
+    let opener = Opener::new(files, &options.host_paths, &options.working_dir);
+    let mut loader = Loader::new(&opener);
+    let located = files::locate(&opener, options, &mut loader.warnings)?;
+    let base = paths::Base { directory: located.directory.clone(), home: located.environment.get("HOME").cloned() };
+    let unnamed = loader.scope(base.clone(), located.environment.clone());
+    let stack: Vec<_> = located.compose_files.iter().map(|path| (path.clone(), None)).collect();
+    let stack = loader.parse_all(&stack);
+    let name = project_name(&mut loader, &located, &stack, &unnamed);
+    let mut environment = located.environment;
+    environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
+    let scope = loader.scope(base, environment.clone());
+    let main: Vec<String> = located.compose_files.iter().take(1).cloned().collect();
+    let model = loader.model(stack, &scope, &main);
+    let mut errors = std::mem::take(&mut loader.errors);
+    let Some(mut tree) = model else { return Err(errors.into_result(()).err().unwrap_or_default()) };
+    if tree.as_map().is_none_or(yaml::Map::is_empty) {
+        errors.push(LoadError::new("empty compose file"));
+    }
+    let name = name.parse::<ProjectName>().map_err(|_| errors.push(LoadError::new("project name must not be empty")));
+    let Ok(name) = name else { return Err(errors.into_result(()).err().unwrap_or_default()) };
+    normalize::normalize(&mut tree, name.as_str(), &environment, &mut errors);
+    let decoded = decode::decode(&tree, &mut errors);
+    errors.into_result(Model {
+        name,
+        working_dir: located.directory,
+        config_files: located.compose_files,
+        env_files: located.env_files,
+        environment,
+        profiles: located.profiles,
+        decoded,
+        host_paths: options.host_paths.clone(),
+        client_dir: options.working_dir.clone(),
+        warnings: std::mem::take(&mut loader.warnings),
+        tree,
+    })
+}
+
+/// The project's name, or an empty text when nothing gives it one.
+fn project_name(loader: &mut Loader<'_>, located: &Located, files: &[LoadFile], scope: &loader::Scope) -> String {
+    if let Some(name) = &located.name {
+        if *name != files::normalize_name(name) {
+            loader.errors.push(LoadError::new(format!(
+                "invalid project name {name:?}: must consist only of lowercase alphanumeric characters, hyphens, and \
+                 underscores as well as start with a letter or number"
+            )));
+        }
+        return name.clone();
+    }
+    let names = files.iter().flat_map(|file| &file.documents).filter_map(|document| document.as_map()?.get("name"));
+    let last = names.filter(|name| matches!(&name.kind, Kind::Str(text) if !text.is_empty())).last();
+    let mut name = String::new();
+    if let Some(node) = last {
+        let mut map = yaml::Map::new();
+        let place = node.place.clone();
+        map.insert("name".to_owned(), place.clone(), node.clone());
+        let mut document = Node::new(place, Kind::Map(map));
+        loader.interpolate(&mut document, scope);
+        let text = document.as_map().and_then(|map| map.get("name")).and_then(Node::as_str);
+        name = files::normalize_name(text.unwrap_or_default());
+    }
+    if name.is_empty() { files::name_of_directory(&located.directory) } else { name }
+}
+
+impl Model {
+    /// The project's name.
+    pub fn name(&self) -> &ProjectName {
+        &self.name
+    }
+
+    /// All services, enabled or not.
+    pub fn services(&self) -> impl Iterator<Item = (&ServiceName, &Service)> {
+        self.decoded.services.iter()
+    }
+
+    /// Absolute project directory, as we see it.
+    pub fn directory(&self) -> &str {
+        &self.working_dir
+    }
+
+    /// Absolute compose files, as we see them.
+    pub fn files(&self) -> &[String] {
+        &self.config_files
+    }
+
+    /// The active profiles.
+    pub fn profiles(&self) -> &[String] {
+        &self.profiles
+    }
+
+    /// The variables that values were interpolated with.
+    pub fn environment(&self) -> &BTreeMap<String, String> {
+        &self.environment
+    }
+
+    /// What loading noticed and Compose only warns of.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The same model under other profiles, as if given by `--profile`.
+    #[must_use]
+    pub fn with_profiles(mut self, profiles: Vec<String>) -> Self {
+        self.profiles = profiles;
+        self
+    }
+
+    /// Where a value stands; for one that was added by rule, where the deepest value around it stands.
+    pub fn place(&self, path: &[&str]) -> Option<&Place> {
+        let mut node = &self.tree;
+        let mut place = None;
+        for key in path {
+            let Some(entry) = node.as_map().and_then(|map| map.entry(key)) else { break };
+            place = Some(&entry.place);
+            node = &entry.value;
+        }
+        place
+    }
+
+    /// The project that `docker compose … run|up SERVICE…` works on: enables the profiles of the named services, checks,
+    /// keeps them and what they depend on, and reads their env files. Without names: all enabled services.
+    ///
+    /// # Errors
+    ///
+    /// What is inconsistent, missing or unreadable among them.
+    pub fn select(&self, files: &dyn Files, services: &[ServiceName]) -> Result<Project, LoadErrors> {
+        self.select_with(files, services, EnvFiles::Read)
+    }
+
+    /// The project that `docker compose stop SERVICE…` works on: as [`Model::select`], but no env file is read.
+    ///
+    /// # Errors
+    ///
+    /// What is inconsistent among them.
+    pub fn select_for_stop(&self, files: &dyn Files, services: &[ServiceName]) -> Result<Project, LoadErrors> {
+        self.select_with(files, services, EnvFiles::Ignore)
+    }
+
+    fn select_with(
+        &self,
+        files: &dyn Files,
+        services: &[ServiceName],
+        env_files: EnvFiles,
+    ) -> Result<Project, LoadErrors> {
+        let opener = Opener::new(files, &self.host_paths, &self.client_dir);
+        select::select(self, &opener, services, env_files)
+    }
+}

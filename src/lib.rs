@@ -13,6 +13,7 @@ pub mod bus;
 pub mod cli;
 pub mod clock;
 pub mod compose;
+pub mod dispatcher;
 pub mod engine;
 pub mod message;
 pub mod names;

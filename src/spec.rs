@@ -18,6 +18,7 @@ mod json;
 pub mod labels;
 mod mounts;
 mod network;
+pub mod render;
 mod resolve;
 pub mod slug;
 

@@ -40,6 +40,10 @@ pub struct Project {
     pub secrets: BTreeMap<String, FileObject>,
     /// Configs, by key.
     pub configs: BTreeMap<String, FileObject>,
+    /// Models, by key: carried, for the one who refuses to run a service that uses them.
+    pub models: BTreeMap<String, Value>,
+    /// Top-level `x-…` keys.
+    pub extensions: BTreeMap<String, Value>,
     /// What loading noticed and Compose only warns of, such as unset variables.
     pub warnings: Vec<String>,
 }
@@ -57,7 +61,7 @@ pub struct Service {
     #[serde(skip_serializing_if = "is_default")]
     pub attach: Option<bool>,
     #[serde(skip_serializing_if = "is_default")]
-    pub build: Option<Value>,
+    pub build: Option<Build>,
     #[serde(skip_serializing_if = "is_default")]
     pub develop: Option<Develop>,
     #[serde(skip_serializing_if = "is_default")]
@@ -236,6 +240,61 @@ pub struct Service {
     /// `x-…` keys of the service: carried for `config`, not hashed.
     #[serde(skip)]
     pub extensions: BTreeMap<String, Value>,
+}
+
+/// `build`: carried for `config` only, and to know that the image has a default name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names of the Compose specification")]
+pub struct Build {
+    #[serde(skip_serializing_if = "is_default")]
+    pub context: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub dockerfile: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub dockerfile_inline: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub entitlements: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub args: NullableMap,
+    #[serde(skip_serializing_if = "is_default")]
+    pub provenance: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub sbom: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub ssh: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub cache_from: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub cache_to: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub no_cache: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub additional_contexts: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub pull: bool,
+    /// Addresses by host name. Serialised as the sorted list of `host=ip`.
+    #[serde(skip_serializing_if = "is_default", serialize_with = "super::value::serialize_hosts")]
+    pub extra_hosts: BTreeMap<String, Vec<String>>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub isolation: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub network: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub target: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub secrets: Vec<FileReference>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub shm_size: ByteSize,
+    #[serde(skip_serializing_if = "is_default")]
+    pub tags: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub ulimits: BTreeMap<String, Ulimit>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub platforms: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub privileged: bool,
 }
 
 /// What a service needs of another before it starts.
@@ -613,6 +672,9 @@ pub struct FileObject {
     pub file: String,
     #[serde(skip_serializing_if = "is_default")]
     pub environment: String,
+    /// What that variable held where the object was declared: an `include` may have an environment of its own.
+    #[serde(skip)]
+    pub environment_value: Option<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub content: String,
     #[serde(skip_serializing_if = "is_default")]

@@ -7,6 +7,7 @@ use bollard::models::ImageInspect;
 use super::{Call, Cause, Plan, PlanError};
 use crate::clock::Timestamp;
 use crate::compose::project::{Project, Service};
+use crate::compose::value::Duration;
 use crate::engine::PullImage;
 use crate::names::ServiceName;
 use crate::spec::image_name;
@@ -127,29 +128,9 @@ fn policy(name: &ServiceName, service: &Service) -> Result<Policy, PlanError> {
     })
 }
 
-/// Seconds of a Go duration with days and weeks, such as `1d12h`.
+#[expect(clippy::cast_precision_loss, reason = "an image's age is not measured in nanoseconds")]
 fn every(text: &str) -> Option<f64> {
-    let mut seconds = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (number, from_unit) = rest.split_at(rest.find(|c: char| c != '.' && !c.is_ascii_digit())?);
-        let (unit, after) =
-            from_unit.split_at(from_unit.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(from_unit.len()));
-        let scale = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" | "μs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            "d" => DAY,
-            "w" => 7.0 * DAY,
-            _ => return None,
-        };
-        seconds += number.parse::<f64>().ok()? * scale;
-        rest = after;
-    }
-    (!text.is_empty()).then_some(seconds)
+    text.parse::<Duration>().ok().map(|time| time.0 as f64 / 1e9)
 }
 
 /// The moment of an RFC 3339 text, as the Engine writes it; none for its zero time.

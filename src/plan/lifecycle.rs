@@ -131,3 +131,96 @@ pub(super) fn stop_steps(project: &Project, name: &ServiceName, container: &Cont
     }
     plan.push(Call::StopContainer { container: container.name.clone(), grace: grace(service) }, cause.clone());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{busybox, name, options, project, stack, up_to_date};
+    use super::*;
+    use crate::compose::project::{Deploy, FileObject, FileReference, Hook};
+    use crate::compose::value::Duration as ComposeDuration;
+    use crate::spec::Slug;
+
+    fn hook(word: &str) -> Vec<Hook> {
+        vec![Hook { command: Some(vec![word.to_owned()]), ..Hook::default() }]
+    }
+
+    /// A service with hooks and with a config whose content is copied in.
+    fn full() -> Project {
+        let mut project = project([(
+            "web",
+            Service {
+                post_start: hook("warm"),
+                pre_stop: hook("drain"),
+                stop_grace_period: Some(ComposeDuration(90_000_000_000)),
+                configs: vec![FileReference { source: "c".to_owned(), ..FileReference::default() }],
+                ..busybox()
+            },
+        )]);
+        let config = FileObject { name: "p_c".to_owned(), content: "x".to_owned(), ..FileObject::default() };
+        project.configs.insert("c".to_owned(), config);
+        project
+    }
+
+    #[test]
+    fn only_what_does_not_run_is_started() {
+        let project = project([("web", busybox())]);
+        for (state, expected) in [
+            (State::Running, "nothing to do"),
+            (State::Created, "start container p-web-1 (created)"),
+            (State::Exited, "start container p-web-1 (exited)"),
+            (State::Restarting, "start container p-web-1 (restarting)"),
+        ] {
+            let stack = stack([Container { state, ..up_to_date(&project, "web", 1) }]);
+            assert_eq!(start(&project, &name("web"), &stack, &options(&stack)).unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn content_is_copied_before_the_start_and_hooks_run_after_it() {
+        let project = full();
+        let stack = stack([Container { state: State::Created, ..up_to_date(&project, "web", 1) }]);
+        insta::assert_snapshot!(start(&project, &name("web"), &stack, &options(&stack)).unwrap(), @r#"
+        copy /c into container p-web-1 (content of a secret or config)
+        start container p-web-1 (created)
+        run "warm" in container p-web-1 (hook)
+        "#);
+    }
+
+    #[test]
+    fn a_service_without_containers_cannot_be_started_unless_it_wants_none() {
+        let mut project = project([("web", busybox())]);
+        let error = start(&project, &name("web"), &stack([]), &options(&stack([]))).unwrap_err();
+        assert_eq!(error.to_string(), "service \"web\" has no container to start");
+        project.services.get_mut("web").unwrap().deploy = Some(Deploy { replicas: Some(0), ..Deploy::default() });
+        assert!(start(&project, &name("web"), &stack([]), &options(&stack([]))).unwrap().is_empty());
+    }
+
+    #[test]
+    fn stopping_runs_hooks_where_they_can_run_and_leaves_one_offs() {
+        let project = full();
+        let one_off = Container { one_off: true, name: "p-web-run-1".to_owned(), ..up_to_date(&project, "web", 9) };
+        let exited = Container { state: State::Exited, ..up_to_date(&project, "web", 2) };
+        let plan = stop(&project, &name("web"), &stack([up_to_date(&project, "web", 1), exited, one_off]));
+        insta::assert_snapshot!(plan, @r#"
+        run "drain" in container p-web-1 (hook)
+        stop container p-web-1 (asked for)
+        stop container p-web-2 (asked for)
+        "#);
+        assert!(plan.steps.iter().all(|step| match step.call {
+            Call::StopContainer { grace, .. } => grace == Duration::from_secs(90),
+            _ => true,
+        }));
+    }
+
+    #[test]
+    fn a_run_creates_copies_and_starts() {
+        let project = full();
+        let run = OneOff { slug: Slug::new([0xab; 24], &project.name, &name("web")), environment: <_>::default() };
+        let plan = run_one_off(&project, &name("web"), &run, &options(&stack([]))).unwrap();
+        insta::assert_snapshot!(plan, @r"
+        create container p-web-run-abababababab (run)
+        copy /c into container p-web-run-abababababab (content of a secret or config)
+        start container p-web-run-abababababab (run)
+        ");
+    }
+}

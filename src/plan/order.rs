@@ -31,3 +31,25 @@ pub fn startup_order(project: &Project) -> Vec<Vec<ServiceName>> {
     }
     levels
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{busybox, dependent, project};
+    use super::*;
+    use crate::compose::project::Condition::ServiceStarted;
+
+    #[test]
+    fn a_service_comes_after_everything_that_it_depends_on() {
+        let project = project([
+            ("api", dependent([("db", ServiceStarted), ("cache", ServiceStarted)])),
+            ("cache", busybox()),
+            ("db", busybox()),
+            ("web", dependent([("api", ServiceStarted), ("elsewhere", ServiceStarted)])),
+        ]);
+        let order: Vec<String> = startup_order(&project)
+            .iter()
+            .map(|level| level.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(order, ["cache db", "api", "web"]);
+    }
+}

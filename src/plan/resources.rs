@@ -181,3 +181,127 @@ pub fn ensure_volume(
     }
     Ok(plan)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{busybox, dependent, options, project, stack, up_to_date};
+    use super::*;
+    use crate::compose::project::Condition::ServiceStarted;
+
+    const OTHER_HASH: &str = "0";
+
+    fn ours(hash: Option<&str>) -> NetworkSeen {
+        NetworkSeen {
+            id: "id-default".to_owned(),
+            name: "p_default".to_owned(),
+            project: Some("p".to_owned()),
+            key: Some("default".to_owned()),
+            config_hash: hash.map(str::to_owned),
+        }
+    }
+
+    fn network_plan(project: &Project, seen: &[NetworkSeen], stack: &Stack) -> String {
+        match ensure_network(project, "default", seen, stack, &options(stack)) {
+            Ok(plan) => {
+                let warnings: String = plan.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
+                format!("{plan}{warnings}")
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_network_is_created_or_used_by_its_labels() {
+        let project = project([("web", busybox())]);
+        let right = hash::network(&project.networks["default"]).unwrap();
+        let other_project = NetworkSeen { project: Some("q".to_owned()), ..ours(None) };
+        let unlabelled = NetworkSeen { project: None, key: None, ..ours(None) };
+        let longer = NetworkSeen { name: "p_default2".to_owned(), ..ours(None) };
+        let table = [
+            (vec![], "create network p_default (no network)"),
+            (vec![longer], "create network p_default (no network)"),
+            (vec![ours(Some(&right))], "nothing to do"),
+            (vec![ours(None)], "nothing to do"),
+            (
+                vec![other_project.clone()],
+                "nothing to do\nwarning: a network with name p_default exists but was not created for project \"p\". Set `external: true` to use an existing network",
+            ),
+            (
+                vec![unlabelled.clone()],
+                "network p_default was found but has incorrect label com.docker.compose.network set to \"\" (expected: \"default\")",
+            ),
+            (vec![unlabelled.clone(), ours(None)], "nothing to do"),
+            (
+                vec![unlabelled, other_project],
+                "nothing to do\nwarning: a network with name p_default exists but was not created by compose. Set `external: true` to use an existing network",
+            ),
+        ];
+        for (seen, expected) in table {
+            assert_eq!(network_plan(&project, &seen, &stack([])), expected, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_network_of_another_configuration_is_made_anew_under_its_containers() {
+        let project = project([("web", dependent([("db", ServiceStarted)])), ("db", busybox())]);
+        let one_off = super::super::Container { one_off: true, ..up_to_date(&project, "web", 7) };
+        let stack = stack([up_to_date(&project, "db", 1), up_to_date(&project, "web", 1), one_off]);
+        insta::assert_snapshot!(network_plan(&project, &[ours(Some(OTHER_HASH))], &stack), @r"
+        stop container p-web-1 (configuration of network p_default changed)
+        stop container p-db-1 (configuration of network p_default changed)
+        disconnect container p-db-1 from network p_default (configuration of network p_default changed)
+        disconnect container p-web-1 from network p_default (configuration of network p_default changed)
+        remove network p_default (configuration of network p_default changed)
+        create network p_default (configuration of network p_default changed)
+        connect container p-db-1 to network p_default (configuration of network p_default changed)
+        connect container p-web-1 to network p_default (configuration of network p_default changed)
+        ");
+    }
+
+    #[test]
+    fn an_external_network_has_to_exist_once_by_name_or_by_id() {
+        let mut project = project([("web", busybox())]);
+        let network = project.networks.get_mut("default").unwrap();
+        network.external = true;
+        let foreign = NetworkSeen { project: None, key: None, ..ours(None) };
+        assert_eq!(network_plan(&project, &[foreign.clone()], &stack([])), "nothing to do");
+        assert_eq!(
+            network_plan(&project, &[], &stack([])),
+            "network p_default declared as external, but could not be found"
+        );
+        assert_eq!(
+            network_plan(&project, &[foreign.clone(), foreign.clone()], &stack([])),
+            "multiple networks with name \"p_default\" were found. Use network ID as `name` to avoid ambiguity"
+        );
+        project.networks.get_mut("default").unwrap().name = "id-default".to_owned();
+        assert_eq!(network_plan(&project, &[foreign], &stack([])), "nothing to do");
+    }
+
+    #[test]
+    fn a_volume_is_created_or_kept_whatever_its_configuration() {
+        let mut project = project([("web", busybox())]);
+        let volume = Volume { name: "p_data".to_owned(), ..Volume::default() };
+        let right = hash::volume(&volume).unwrap();
+        project.volumes.insert("data".to_owned(), volume);
+        let seen = |owner: Option<&str>, hash: Option<&str>| {
+            Some(VolumeSeen { project: owner.map(str::to_owned), config_hash: hash.map(str::to_owned) })
+        };
+        let plan = |project: &Project, seen: Option<VolumeSeen>| match ensure_volume(
+            project,
+            "data",
+            seen.as_ref(),
+            &options(&stack([])),
+        ) {
+            Ok(plan) => format!("{plan}, {} warnings", plan.warnings.len()),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(plan(&project, None), "create volume p_data (no volume), 0 warnings");
+        assert_eq!(plan(&project, seen(Some("p"), Some(&right))), "nothing to do, 0 warnings");
+        assert_eq!(plan(&project, seen(Some("p"), Some("other"))), "nothing to do, 1 warnings");
+        assert_eq!(plan(&project, seen(Some("q"), Some(&right))), "nothing to do, 1 warnings");
+        assert_eq!(plan(&project, seen(None, None)), "nothing to do, 1 warnings");
+        project.volumes.get_mut("data").unwrap().external = true;
+        assert_eq!(plan(&project, None), "external volume \"p_data\" not found");
+        assert_eq!(plan(&project, seen(None, None)), "nothing to do, 0 warnings");
+    }
+}

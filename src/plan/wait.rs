@@ -122,3 +122,94 @@ fn completed(name: &ServiceName, containers: &[ContainerInspectResponse]) -> Res
         Some(code) => Err(PlanError::DependencyExited { dependency: name.to_string(), code }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::{ContainerState, Health as HealthState};
+
+    use super::super::testing::{busybox, name, project};
+    use super::*;
+    use crate::compose::project::{Condition::*, Service};
+
+    fn container(status: Status, exit_code: i64, health: Option<Health>) -> ContainerInspectResponse {
+        ContainerInspectResponse {
+            name: Some("/p-db-1".to_owned()),
+            state: Some(ContainerState {
+                status: Some(status),
+                exit_code: Some(exit_code),
+                health: health.map(|status| HealthState { status: Some(status), ..HealthState::default() }),
+                ..ContainerState::default()
+            }),
+            ..ContainerInspectResponse::default()
+        }
+    }
+
+    fn judge(condition: Condition, required: bool, containers: Vec<ContainerInspectResponse>) -> String {
+        let dependency = Dependency { condition, restart: false, required };
+        let web = Service { depends_on: [(name("db"), dependency)].into(), ..busybox() };
+        let project = project([("web", web), ("db", busybox())]);
+        let containers = [(name("db"), containers)].into();
+        match readiness(&name("web"), &awaited(&project, &name("web")), &containers) {
+            Ok(Readiness::Ready { warnings }) if warnings.is_empty() => "ready".to_owned(),
+            Ok(Readiness::Ready { warnings }) => format!("ready, warning: {}", warnings.join(", ")),
+            Ok(Readiness::NotYet { dependency }) => format!("waits for {dependency}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn each_condition_is_done_waits_or_fails_in_compose_s_words() {
+        let running = |health| container(Status::RUNNING, 0, health);
+        let exited = |code| container(Status::EXITED, code, None);
+        for (condition, containers, expected) in [
+            (ServiceStarted, vec![], "ready"),
+            (ServiceHealthy, vec![], "web is missing dependency db"),
+            (ServiceHealthy, vec![running(Some(Health::HEALTHY))], "ready"),
+            (ServiceHealthy, vec![running(Some(Health::HEALTHY)), running(Some(Health::STARTING))], "waits for db"),
+            (
+                ServiceHealthy,
+                vec![running(Some(Health::UNHEALTHY))],
+                "dependency failed to start: container p-db-1 is unhealthy",
+            ),
+            (
+                ServiceHealthy,
+                vec![running(None)],
+                "dependency failed to start: container p-db-1 has no healthcheck configured",
+            ),
+            (ServiceHealthy, vec![exited(5)], "dependency failed to start: container p-db-1 exited (5)"),
+            (ServiceCompletedSuccessfully, vec![running(None)], "waits for db"),
+            (ServiceCompletedSuccessfully, vec![exited(0)], "ready"),
+            (ServiceCompletedSuccessfully, vec![running(None), exited(0)], "ready"),
+            (ServiceCompletedSuccessfully, vec![exited(5)], "service \"db\" didn't complete successfully: exit 5"),
+        ] {
+            assert_eq!(judge(condition, true, containers), expected, "{condition:?}");
+        }
+    }
+
+    #[test]
+    fn an_optional_dependency_turns_each_failure_into_a_warning() {
+        for (condition, containers, expected) in [
+            (ServiceHealthy, vec![], "ready, warning: web is missing dependency db"),
+            (
+                ServiceHealthy,
+                vec![container(Status::EXITED, 5, None)],
+                "ready, warning: optional dependency \"db\" is not running or is unhealthy: container p-db-1 exited (5)",
+            ),
+            (
+                ServiceCompletedSuccessfully,
+                vec![container(Status::EXITED, 5, None)],
+                "ready, warning: optional dependency \"db\" didn't complete successfully: exit 5",
+            ),
+        ] {
+            assert_eq!(judge(condition, false, containers), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_is_awaited_of_a_dependency_without_replicas() {
+        let dependency = Dependency { condition: ServiceHealthy, restart: false, required: true };
+        let web = Service { depends_on: [(name("db"), dependency)].into(), ..busybox() };
+        let project = project([("web", web), ("db", Service { scale: Some(0), ..busybox() })]);
+        assert!(awaited(&project, &name("web")).is_empty());
+    }
+}

@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests read their environment and spawn tasks")]
 
+mod bus;
 mod engine;
 mod settings;
 mod support;

@@ -1,7 +1,9 @@
 //! Fakes of the two ports, and the real servers that tests start.
 
+pub(crate) mod bus;
 pub(crate) mod docker;
 pub(crate) mod engine;
+pub(crate) mod redis;
 
 /// Says that a test skipped for want of a server, or fails where one was promised.
 ///

@@ -1,0 +1,234 @@
+//! Rewrites every short syntax into its long form, so that later steps know one form only.
+
+use super::error::{LoadError, LoadErrors};
+use super::key_path::KeyPath;
+use super::merge::from_names;
+use super::short;
+use super::value::scalar_text;
+use super::yaml::{Entry, Kind, Map, Node, Place};
+
+/// Brings a merged document into canonical form.
+pub(super) fn canonical(project: &mut Node, errors: &mut LoadErrors, warnings: &mut Vec<String>) {
+    let Some(map) = project.as_map_mut() else { return };
+    for entry in map.iter_mut() {
+        let path = KeyPath::ROOT.key(&entry.key);
+        let Some(resources) = entry.value.as_map_mut() else { continue };
+        match entry.key.as_str() {
+            "services" => {
+                for service in resources.iter_mut() {
+                    let path = path.key(&service.key);
+                    if let Some(map) = service.value.as_map_mut() {
+                        self::service(map, &path, errors);
+                    }
+                }
+            }
+            "networks" | "volumes" | "secrets" | "configs" => {
+                for resource in resources.iter_mut() {
+                    external(resource, &path, errors, warnings);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn service(service: &mut Map, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+    service.retain_mut(|entry| {
+        let path = path.key(&entry.key);
+        let value = &mut entry.value;
+        match entry.key.as_str() {
+            "build" => build(value, &path, errors),
+            "depends_on" => dependencies(value),
+            "env_file" => {
+                listed(value);
+                each(value, |item| env_file(item));
+            }
+            "label_file" => listed(value),
+            "dns" => {
+                listed(value);
+                if let Some(items) = value.as_seq_mut() {
+                    items.retain(|item| item.as_str() != Some(""));
+                }
+            }
+            "gpus" => gpus(value),
+            "networks" | "models" => replace(value, |node| from_names(node, &|_| Kind::Null)),
+            "volumes" => each_item(value, &path, errors, |item, text| {
+                *item = short::volume(text, &item.place)?;
+                Ok(())
+            }),
+            "devices" => each_item(value, &path, errors, |item, text| {
+                *item = short::device(text, &item.place)?;
+                Ok(())
+            }),
+            "secrets" | "configs" => each(value, |item| wrap(item, "source")),
+            "ports" => ports(value, &path, errors),
+            _ => {}
+        }
+        true
+    });
+}
+
+fn each(list: &mut Node, mut change: impl FnMut(&mut Node)) {
+    for item in list.as_seq_mut().into_iter().flatten() {
+        change(item);
+    }
+}
+
+/// Changes the items that are text, and reports those that cannot be read.
+fn each_item(
+    list: &mut Node,
+    path: &KeyPath<'_>,
+    errors: &mut LoadErrors,
+    mut change: impl FnMut(&mut Node, &str) -> Result<(), String>,
+) {
+    for (index, item) in list.as_seq_mut().into_iter().flatten().enumerate() {
+        let Kind::Str(text) = &item.kind else { continue };
+        let text = text.clone();
+        if let Err(message) = change(item, &text) {
+            let path = path.item(index);
+            errors.push(LoadError::new(format!("{path}: {message}")).at(&item.place).of(path));
+        }
+    }
+}
+
+fn replace(node: &mut Node, change: impl FnOnce(Node) -> Node) {
+    let place = node.place.clone();
+    let old = std::mem::replace(node, Node::new(place, Kind::Null));
+    *node = change(old);
+}
+
+fn text(place: &Place, text: &str) -> Node {
+    Node::new(place.clone(), Kind::Str(text.to_owned()))
+}
+
+/// Sets a key at its mapping's place where it is missing.
+pub(super) fn set_default(map: &mut Map, place: &Place, key: &str, kind: Kind) {
+    if !map.contains_key(key) {
+        map.insert(key.to_owned(), place.clone(), Node::new(place.clone(), kind));
+    }
+}
+
+/// Text becomes a mapping with that text under one key.
+fn wrap(node: &mut Node, key: &str) {
+    if let Kind::Str(_) = node.kind {
+        replace(node, |node| {
+            let place = node.place.clone();
+            let mut map = Map::new();
+            map.insert(key.to_owned(), place.clone(), node);
+            Node::new(place, Kind::Map(map))
+        });
+    }
+}
+
+/// Text becomes a list of one.
+fn listed(node: &mut Node) {
+    if let Kind::Str(_) = node.kind {
+        replace(node, |node| Node::new(node.place.clone(), Kind::Seq(vec![node])));
+    }
+}
+
+fn build(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+    wrap(node, "context");
+    let Some(build) = node.as_map_mut() else { return };
+    for entry in build.iter_mut() {
+        let path = path.key(&entry.key);
+        let value = &mut entry.value;
+        match entry.key.as_str() {
+            "secrets" => each(value, |item| wrap(item, "source")),
+            "provenance" | "sbom" => {
+                if let Some(word) = scalar_text(&value.kind) {
+                    value.kind = Kind::Str(word);
+                }
+            }
+            "additional_contexts" => {
+                let Kind::Seq(items) = &value.kind else { continue };
+                let mut map = Map::new();
+                for (index, item) in items.iter().enumerate() {
+                    match item.as_str().and_then(|text| text.split_once('=')) {
+                        Some((name, target)) => {
+                            map.insert(name.to_owned(), item.place.clone(), text(&item.place, target));
+                        }
+                        None => {
+                            let message = format!("{path}: invalid value, expected key=value");
+                            errors.push(LoadError::new(message).at(&item.place).of(path.item(index)));
+                        }
+                    }
+                }
+                value.kind = Kind::Map(map);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn dependencies(node: &mut Node) {
+    replace(node, |node| from_names(node, &|_| Kind::Map(Map::new())));
+    for Entry { place, value, .. } in node.as_map_mut().into_iter().flatten() {
+        if let Some(map) = value.as_map_mut() {
+            set_default(map, place, "condition", Kind::Str("service_started".to_owned()));
+            set_default(map, place, "required", Kind::Bool(true));
+        }
+    }
+}
+
+fn env_file(item: &mut Node) {
+    wrap(item, "path");
+    let place = item.place.clone();
+    if let Some(map) = item.as_map_mut() {
+        set_default(map, &place, "required", Kind::Bool(true));
+    }
+}
+
+fn gpus(node: &mut Node) {
+    if let Kind::Str(_) = node.kind {
+        replace(node, |node| {
+            let place = node.place.clone();
+            let mut map = Map::new();
+            map.insert("count".to_owned(), place.clone(), node);
+            Node::new(place.clone(), Kind::Seq(vec![Node::new(place, Kind::Map(map))]))
+        });
+    }
+}
+
+fn ports(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+    let Some(items) = node.as_seq_mut() else { return };
+    let mut long = Vec::with_capacity(items.len());
+    for (index, item) in std::mem::take(items).into_iter().enumerate() {
+        let text = match &item.kind {
+            Kind::Str(text) => text.clone(),
+            Kind::Int(number) => number.to_string(),
+            _ => {
+                long.push(item);
+                continue;
+            }
+        };
+        match short::ports(&text, &item.place) {
+            Ok(ports) => long.extend(ports),
+            Err(message) => {
+                let path = path.item(index);
+                errors.push(LoadError::new(format!("{path}: {message}")).at(&item.place).of(path));
+            }
+        }
+    }
+    *items = long;
+}
+
+/// `external: {name: n}` is the old spelling of `external: true, name: n`.
+fn external(resource: &mut Entry, path: &KeyPath<'_>, errors: &mut LoadErrors, warnings: &mut Vec<String>) {
+    let path = path.key(&resource.key);
+    let Some(map) = resource.value.as_map_mut() else { return };
+    let Some(Node { kind: Kind::Map(old), place, .. }) = map.get("external") else { return };
+    let (old_name, place) = (old.get("name").cloned(), place.clone());
+    map.insert("external".to_owned(), place.clone(), Node::new(place.clone(), Kind::Bool(true)));
+    let Some(old_name) = old_name else { return };
+    warnings.push(format!("{path}: external.name is deprecated. Please set name and external: true"));
+    match map.get("name") {
+        Some(name) if *name != old_name => errors.push(
+            LoadError::new(format!("{path}: name and external.name conflict; only use name")).at(&place).of(path),
+        ),
+        Some(_) => {}
+        None => {
+            map.insert("name".to_owned(), place, old_name);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Turns a normalised project into its typed form.
+
+mod reader;
+mod service;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use self::reader::{Reader, json};
+use super::error::{LoadError, LoadErrors};
+use super::key_path::KeyPath;
+use super::normalize::ENVIRONMENT_VALUE;
+use super::project::{FileObject, Ipam, IpamPool, Network, Service, Volume};
+use super::yaml::{Entry, Map, Node, Place};
+use crate::names::ServiceName;
+
+/// The typed parts of a project.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Decoded {
+    pub(super) services: BTreeMap<ServiceName, Service>,
+    /// Where each service stands, for errors that are found later.
+    pub(super) places: BTreeMap<ServiceName, Place>,
+    pub(super) networks: BTreeMap<String, Network>,
+    pub(super) volumes: BTreeMap<String, Volume>,
+    pub(super) secrets: BTreeMap<String, FileObject>,
+    pub(super) configs: BTreeMap<String, FileObject>,
+    pub(super) models: BTreeMap<String, Value>,
+    pub(super) extensions: BTreeMap<String, Value>,
+}
+
+/// Reads a normalised project.
+pub(super) fn decode(project: &Node, errors: &mut LoadErrors) -> Decoded {
+    let mut decoded = Decoded::default();
+    let Some(map) = project.as_map() else { return decoded };
+    let sink = RefCell::new(std::mem::take(errors));
+    let reader = Reader { map, path: &KeyPath::ROOT, errors: &sink };
+    reader.with("services", |services| {
+        for Entry { key, place, value } in services.map {
+            let name = match key.parse::<ServiceName>() {
+                Ok(name) => name,
+                Err(error) => {
+                    let error = LoadError::new(format!("services.{key}: {error}")).at(place);
+                    sink.borrow_mut().push(error.of(format_args!("services.{key}")));
+                    continue;
+                }
+            };
+            let path = services.path.key(key);
+            let empty = Map::new();
+            let map = value.as_map().unwrap_or(&empty);
+            let service = service::service(&Reader { map, path: &path, errors: &sink });
+            decoded.places.insert(name.clone(), place.clone());
+            decoded.services.insert(name, service);
+        }
+    });
+    decoded.networks = named(&reader, "networks", network);
+    decoded.volumes = named(&reader, "volumes", volume);
+    decoded.secrets = named(&reader, "secrets", file_object);
+    decoded.configs = named(&reader, "configs", file_object);
+    if let Some(models) = map.get("models").and_then(Node::as_map) {
+        decoded.models = models.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect();
+    }
+    decoded.extensions = reader.extensions();
+    *errors = sink.into_inner();
+    decoded
+}
+
+fn named<T: Default>(reader: &Reader<'_>, section: &str, read: impl FnMut(Reader<'_>) -> T) -> BTreeMap<String, T> {
+    let values = reader.each_named(section, read);
+    values.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect()
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "a reader is a handle; this is the shape that `each_named` calls")]
+fn network(reader: Reader<'_>) -> Network {
+    Network {
+        name: reader.string("name"),
+        driver: reader.string("driver"),
+        driver_opts: reader.string_map("driver_opts"),
+        ipam: reader.with("ipam", ipam).unwrap_or_default(),
+        external: reader.boolean("external").unwrap_or_default(),
+        internal: reader.boolean("internal").unwrap_or_default(),
+        attachable: reader.boolean("attachable").unwrap_or_default(),
+        labels: reader.string_map("labels"),
+        enable_ipv4: reader.boolean("enable_ipv4"),
+        enable_ipv6: reader.boolean("enable_ipv6"),
+    }
+}
+
+fn ipam(reader: Reader<'_>) -> Ipam {
+    Ipam {
+        driver: reader.string("driver"),
+        config: reader.each("config", |pool| IpamPool {
+            subnet: pool.string("subnet"),
+            gateway: pool.string("gateway"),
+            ip_range: pool.string("ip_range"),
+            aux_addresses: pool.string_map("aux_addresses"),
+        }),
+    }
+}
+
+fn volume(reader: Reader<'_>) -> Volume {
+    Volume {
+        name: reader.string("name"),
+        driver: reader.string("driver"),
+        driver_opts: reader.string_map("driver_opts"),
+        external: reader.boolean("external").unwrap_or_default(),
+        labels: reader.string_map("labels"),
+    }
+}
+
+fn file_object(reader: Reader<'_>) -> FileObject {
+    FileObject {
+        name: reader.string("name"),
+        file: reader.string("file"),
+        environment: reader.string("environment"),
+        environment_value: reader.get(ENVIRONMENT_VALUE).and_then(Node::as_str).map(str::to_owned),
+        content: reader.string("content"),
+        external: reader.boolean("external").unwrap_or_default(),
+        labels: reader.string_map("labels"),
+        driver: reader.string("driver"),
+        driver_opts: reader.string_map("driver_opts"),
+        template_driver: reader.string("template_driver"),
+    }
+}

@@ -1,0 +1,277 @@
+//! Reads typed values out of a mapping; what has the wrong type is reported and read as unset.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use super::super::error::{LoadError, LoadErrors};
+use super::super::key_path::KeyPath;
+use super::super::project::NullableMap;
+use super::super::shell;
+use super::super::value::{ByteSize, Cpus, Duration, FileMode, parse_bool, scalar_text};
+use super::super::yaml::{Entry, Kind, Map, Node};
+
+/// A mapping, its path, and where its errors go.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    pub(super) map: &'a Map,
+    pub(super) path: &'a KeyPath<'a>,
+    pub(super) errors: &'a RefCell<LoadErrors>,
+}
+
+impl<'a> Reader<'a> {
+    /// The value of a key, when it has one.
+    pub(super) fn get(&self, key: &str) -> Option<&'a Node> {
+        self.map.get(key).filter(|node| !node.is_null())
+    }
+
+    /// Reports a value that cannot be read.
+    pub(super) fn report(&self, key: &str, node: &Node, message: impl Display) {
+        let path = self.path.key(key);
+        self.errors.borrow_mut().push(LoadError::new(format!("{path} {message}")).at(&node.place).of(path));
+    }
+
+    fn wrong(&self, key: &str, node: &Node, wanted: &str) {
+        self.report(key, node, format_args!("must be {wanted}"));
+    }
+
+    /// The mapping under a key, if it is one.
+    pub(super) fn with<T>(&self, key: &str, read: impl FnOnce(Reader<'_>) -> T) -> Option<T> {
+        let node = self.get(key)?;
+        let Some(map) = node.as_map() else {
+            self.wrong(key, node, "a mapping");
+            return None;
+        };
+        let path = self.path.key(key);
+        Some(read(Reader { map, path: &path, errors: self.errors }))
+    }
+
+    /// The items of a list that are mappings.
+    pub(super) fn each<T>(&self, key: &str, mut read: impl FnMut(Reader<'_>) -> T) -> Vec<T> {
+        let path = self.path.key(key);
+        let mut values = Vec::new();
+        for (index, item) in self.items(key).iter().enumerate() {
+            match item.as_map() {
+                Some(map) => {
+                    let path = path.item(index);
+                    values.push(read(Reader { map, path: &path, errors: self.errors }));
+                }
+                None => self.wrong(key, item, "a list of mappings"),
+            }
+        }
+        values
+    }
+
+    /// The values of a mapping of mappings; a null one reads as `None`.
+    pub(super) fn each_named<T>(
+        &self,
+        key: &str,
+        mut read: impl FnMut(Reader<'_>) -> T,
+    ) -> BTreeMap<String, Option<T>> {
+        let mut values = BTreeMap::new();
+        self.with(key, |reader| {
+            for Entry { key, value, .. } in reader.map {
+                let path = reader.path.key(key);
+                let read = match &value.kind {
+                    Kind::Map(map) => Some(read(Reader { map, path: &path, errors: reader.errors })),
+                    Kind::Null => None,
+                    _ => {
+                        reader.wrong(key, value, "a mapping");
+                        None
+                    }
+                };
+                values.insert(key.clone(), read);
+            }
+        });
+        values
+    }
+
+    /// The items of a list.
+    pub(super) fn items(&self, key: &str) -> &'a [Node] {
+        match self.get(key) {
+            Some(Node { kind: Kind::Seq(items), .. }) => items,
+            Some(node) => {
+                self.wrong(key, node, "a list");
+                &[]
+            }
+            None => &[],
+        }
+    }
+
+    /// A text.
+    pub(super) fn string(&self, key: &str) -> String {
+        self.get(key).and_then(|node| self.text(key, node)).unwrap_or_default()
+    }
+
+    fn text(&self, key: &str, node: &Node) -> Option<String> {
+        let text = scalar_text(&node.kind);
+        if text.is_none() {
+            self.wrong(key, node, "a string");
+        }
+        text
+    }
+
+    /// A list of texts, or one text.
+    pub(super) fn strings(&self, key: &str) -> Vec<String> {
+        match self.get(key) {
+            Some(Node { kind: Kind::Seq(items), .. }) => items.iter().filter_map(|item| self.text(key, item)).collect(),
+            Some(node) => self.text(key, node).into_iter().collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// A yes or no; words count as well.
+    pub(super) fn boolean(&self, key: &str) -> Option<bool> {
+        let node = self.get(key)?;
+        let value = match &node.kind {
+            Kind::Bool(value) => Some(*value),
+            Kind::Str(word) => parse_bool(word),
+            _ => None,
+        };
+        if value.is_none() {
+            self.wrong(key, node, "a boolean");
+        }
+        value
+    }
+
+    /// An integer that fits.
+    pub(super) fn integer<T: TryFrom<i128>>(&self, key: &str) -> Option<T> {
+        let node = self.get(key)?;
+        let value = match &node.kind {
+            Kind::Int(value) => Some(*value),
+            Kind::Str(text) => text.parse().ok(),
+            Kind::Float(value) => whole(*value),
+            _ => None,
+        };
+        match value.map(T::try_from) {
+            Some(Ok(value)) => Some(value),
+            Some(Err(_)) => {
+                self.report(key, node, "is out of range");
+                None
+            }
+            None => {
+                self.wrong(key, node, "an integer");
+                None
+            }
+        }
+    }
+
+    fn parsed<T: FromStr<Err: Display>>(&self, key: &str, node: &Node, text: &str) -> Option<T> {
+        text.parse().map_err(|error| self.report(key, node, error)).ok()
+    }
+
+    /// A span of time.
+    pub(super) fn duration(&self, key: &str) -> Option<Duration> {
+        let node = self.get(key)?;
+        let text = self.text(key, node)?;
+        self.parsed(key, node, &text)
+    }
+
+    /// A number of bytes. Compose reads one with a fraction as 0.
+    pub(super) fn bytes(&self, key: &str) -> ByteSize {
+        let Some(node) = self.get(key) else { return ByteSize::default() };
+        match &node.kind {
+            Kind::Int(_) => ByteSize(self.integer(key).unwrap_or_default()),
+            Kind::Str(text) => self.parsed(key, node, text).unwrap_or_default(),
+            _ => ByteSize::default(),
+        }
+    }
+
+    /// A number of 32 bits with a fraction.
+    pub(super) fn cpus(&self, key: &str) -> Cpus {
+        let Some(node) = self.get(key) else { return Cpus::default() };
+        let text = match &node.kind {
+            Kind::Int(_) | Kind::Float(_) | Kind::Str(_) => scalar_text(&node.kind),
+            _ => None,
+        };
+        let Some(text) = text else {
+            self.wrong(key, node, "a number");
+            return Cpus::default();
+        };
+        self.parsed(key, node, &text).unwrap_or_default()
+    }
+
+    /// Permission bits.
+    pub(super) fn mode(&self, key: &str) -> Option<FileMode> {
+        let node = self.get(key)?;
+        match &node.kind {
+            Kind::Str(text) => self.parsed(key, node, text),
+            _ => self.integer(key).map(FileMode),
+        }
+    }
+
+    /// A command: words, or a text that is split into words. `None` when unset.
+    pub(super) fn command(&self, key: &str) -> Option<Vec<String>> {
+        let node = self.get(key)?;
+        match &node.kind {
+            Kind::Str(text) => match shell::split(text) {
+                Ok(words) => Some(words),
+                Err(error) => {
+                    self.report(key, node, error);
+                    None
+                }
+            },
+            _ => Some(self.strings(key)),
+        }
+    }
+
+    /// A map of texts: a mapping, or a list of `key=value`. A key without a value is empty.
+    pub(super) fn string_map(&self, key: &str) -> BTreeMap<String, String> {
+        self.nullable_map(key).into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect()
+    }
+
+    /// A map of texts in which a key may have no value: a mapping, or a list of `key=value`.
+    pub(super) fn nullable_map(&self, key: &str) -> NullableMap {
+        let mut values = NullableMap::new();
+        let Some(node) = self.get(key) else { return values };
+        match &node.kind {
+            Kind::Map(map) => {
+                for entry in map {
+                    let value = if entry.value.is_null() { None } else { self.text(key, &entry.value) };
+                    values.insert(entry.key.clone(), value);
+                }
+            }
+            Kind::Seq(items) => {
+                for item in items {
+                    let Some(text) = self.text(key, item) else { continue };
+                    match text.split_once('=') {
+                        Some((name, value)) => values.insert(name.to_owned(), Some(value.to_owned())),
+                        None => values.insert(text, None),
+                    };
+                }
+            }
+            _ => self.wrong(key, node, "a mapping or a list"),
+        }
+        values
+    }
+
+    /// The extensions of a mapping.
+    pub(super) fn extensions(&self) -> BTreeMap<String, serde_json::Value> {
+        let entries = self.map.iter().filter(|entry| entry.key.starts_with("x-"));
+        entries.map(|entry| (entry.key.clone(), json(&entry.value))).collect()
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "Go truncates as well, and `as` saturates")]
+fn whole(value: f64) -> Option<i128> {
+    value.is_finite().then_some(value as i128)
+}
+
+/// A node as JSON.
+pub(super) fn json(node: &Node) -> serde_json::Value {
+    use serde_json::{Number, Value};
+    match &node.kind {
+        Kind::Null => Value::Null,
+        Kind::Bool(value) => Value::Bool(*value),
+        Kind::Int(value) => match (i64::try_from(*value), u64::try_from(*value)) {
+            (Ok(value), _) => Value::from(value),
+            (_, Ok(value)) => Value::from(value),
+            _ => Value::String(value.to_string()),
+        },
+        Kind::Float(value) => Number::from_f64(*value).map_or(Value::Null, Value::Number),
+        Kind::Str(text) | Kind::Timestamp(text) => Value::String(text.clone()),
+        Kind::Seq(items) => Value::Array(items.iter().map(json).collect()),
+        Kind::Map(map) => Value::Object(map.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect()),
+    }
+}

@@ -1,0 +1,458 @@
+//! A service, field by field, in the order of its type.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::super::project::{
+    BindOptions, BlkioConfig, Build, Condition, CredentialSpec, Dependency, Deploy, Develop, Device, DeviceRequest,
+    EnvFile, FileReference, HealthCheck, Hook, ImageOptions, Logging, Mount, Placement, Port, Resource, Resources,
+    RestartPolicy, Service, ServiceModel, ServiceNetwork, ThrottleDevice, TmpfsOptions, Ulimit, UpdateConfig,
+    VolumeOptions, Watch, WeightDevice,
+};
+use super::super::short;
+use super::super::yaml::{Entry, Kind, Node};
+use super::reader::Reader;
+use crate::names::ServiceName;
+
+pub(super) fn service(reader: &Reader<'_>) -> Service {
+    Service {
+        profiles: reader.strings("profiles"),
+        annotations: reader.string_map("annotations"),
+        attach: reader.boolean("attach"),
+        build: reader.with("build", build),
+        develop: reader.with("develop", develop),
+        blkio_config: reader.with("blkio_config", blkio),
+        cap_add: reader.strings("cap_add"),
+        cap_drop: reader.strings("cap_drop"),
+        cgroup_parent: reader.string("cgroup_parent"),
+        cgroup: reader.string("cgroup"),
+        cpu_count: reader.integer("cpu_count").unwrap_or_default(),
+        cpu_percent: reader.cpus("cpu_percent"),
+        cpu_period: reader.integer("cpu_period").unwrap_or_default(),
+        cpu_quota: reader.integer("cpu_quota").unwrap_or_default(),
+        cpu_rt_period: reader.integer("cpu_rt_period").unwrap_or_default(),
+        cpu_rt_runtime: reader.integer("cpu_rt_runtime").unwrap_or_default(),
+        cpus: reader.cpus("cpus"),
+        cpuset: reader.string("cpuset"),
+        cpu_shares: reader.integer("cpu_shares").unwrap_or_default(),
+        command: reader.command("command"),
+        configs: reader.each("configs", file_reference),
+        container_name: reader.string("container_name"),
+        credential_spec: reader.with("credential_spec", |spec| CredentialSpec {
+            config: spec.string("config"),
+            file: spec.string("file"),
+            registry: spec.string("registry"),
+        }),
+        depends_on: dependencies(reader),
+        deploy: reader.with("deploy", deploy),
+        device_cgroup_rules: reader.strings("device_cgroup_rules"),
+        devices: reader.each("devices", |device| Device {
+            source: device.string("source"),
+            target: device.string("target"),
+            permissions: device.string("permissions"),
+        }),
+        dns: reader.strings("dns"),
+        dns_opt: reader.strings("dns_opt"),
+        dns_search: reader.strings("dns_search"),
+        domainname: reader.string("domainname"),
+        entrypoint: reader.command("entrypoint"),
+        provider: reader.with("provider", provider),
+        environment: environment(reader),
+        env_file: reader.each("env_file", |file| EnvFile {
+            path: file.string("path"),
+            required: file.boolean("required").unwrap_or(true),
+            format: file.string("format"),
+        }),
+        expose: reader.strings("expose"),
+        extends: None,
+        external_links: reader.strings("external_links"),
+        extra_hosts: hosts(reader),
+        group_add: reader.strings("group_add"),
+        gpus: reader.each("gpus", device_request),
+        hostname: reader.string("hostname"),
+        healthcheck: reader.with("healthcheck", health_check),
+        image: reader.string("image"),
+        init: reader.boolean("init"),
+        ipc: reader.string("ipc"),
+        isolation: reader.string("isolation"),
+        labels: reader.string_map("labels"),
+        label_file: reader.strings("label_file"),
+        links: reader.strings("links"),
+        logging: reader.with("logging", |logging| Logging {
+            driver: logging.string("driver"),
+            options: logging.string_map("options"),
+        }),
+        mem_limit: reader.bytes("mem_limit"),
+        mem_reservation: reader.bytes("mem_reservation"),
+        memswap_limit: reader.bytes("memswap_limit"),
+        mem_swappiness: reader.bytes("mem_swappiness"),
+        mac_address: reader.string("mac_address"),
+        models: reader.each_named("models", |model| ServiceModel {
+            endpoint_var: model.string("endpoint_var"),
+            model_var: model.string("model_var"),
+        }),
+        network_mode: reader.string("network_mode"),
+        networks: reader.each_named("networks", network),
+        oom_kill_disable: reader.boolean("oom_kill_disable").unwrap_or_default(),
+        oom_score_adj: reader.integer("oom_score_adj").unwrap_or_default(),
+        pid: reader.string("pid"),
+        pids_limit: reader.integer("pids_limit").unwrap_or_default(),
+        platform: reader.string("platform"),
+        ports: reader.each("ports", port),
+        privileged: reader.boolean("privileged").unwrap_or_default(),
+        pull_policy: reader.string("pull_policy"),
+        read_only: reader.boolean("read_only").unwrap_or_default(),
+        restart: reader.string("restart"),
+        runtime: reader.string("runtime"),
+        scale: reader.integer("scale"),
+        secrets: reader.each("secrets", file_reference),
+        security_opt: reader.strings("security_opt"),
+        shm_size: reader.bytes("shm_size"),
+        stdin_open: reader.boolean("stdin_open").unwrap_or_default(),
+        stop_grace_period: reader.duration("stop_grace_period"),
+        stop_signal: reader.string("stop_signal"),
+        storage_opt: reader.string_map("storage_opt"),
+        sysctls: reader.string_map("sysctls"),
+        tmpfs: reader.strings("tmpfs"),
+        tty: reader.boolean("tty").unwrap_or_default(),
+        ulimits: ulimits(reader),
+        use_api_socket: reader.boolean("use_api_socket").unwrap_or_default(),
+        user: reader.string("user"),
+        userns_mode: reader.string("userns_mode"),
+        uts: reader.string("uts"),
+        volumes: reader.each("volumes", mount),
+        volumes_from: reader.strings("volumes_from"),
+        working_dir: reader.string("working_dir"),
+        post_start: reader.each("post_start", hook),
+        pre_stop: reader.each("pre_stop", hook),
+        extensions: reader.extensions(),
+    }
+}
+
+fn build(reader: Reader<'_>) -> Build {
+    Build {
+        context: reader.string("context"),
+        dockerfile: reader.string("dockerfile"),
+        dockerfile_inline: reader.string("dockerfile_inline"),
+        entitlements: reader.strings("entitlements"),
+        args: reader.nullable_map("args"),
+        provenance: reader.string("provenance"),
+        sbom: reader.string("sbom"),
+        ssh: ssh(&reader),
+        labels: reader.string_map("labels"),
+        cache_from: reader.strings("cache_from"),
+        cache_to: reader.strings("cache_to"),
+        no_cache: reader.boolean("no_cache").unwrap_or_default(),
+        additional_contexts: reader.string_map("additional_contexts"),
+        pull: reader.boolean("pull").unwrap_or_default(),
+        extra_hosts: hosts(&reader),
+        isolation: reader.string("isolation"),
+        network: reader.string("network"),
+        target: reader.string("target"),
+        secrets: reader.each("secrets", file_reference),
+        shm_size: reader.bytes("shm_size"),
+        tags: reader.strings("tags"),
+        ulimits: ulimits(&reader),
+        platforms: reader.strings("platforms"),
+        privileged: reader.boolean("privileged").unwrap_or_default(),
+    }
+}
+
+fn ssh(reader: &Reader<'_>) -> Vec<String> {
+    let line = |(key, value): (String, Option<String>)| match value {
+        Some(value) if !value.is_empty() => format!("{key}={value}"),
+        _ => key,
+    };
+    match reader.get("ssh") {
+        Some(Node { kind: Kind::Map(_), .. }) => reader.nullable_map("ssh").into_iter().map(line).collect(),
+        _ => reader.strings("ssh"),
+    }
+}
+
+fn develop(reader: Reader<'_>) -> Develop {
+    Develop {
+        watch: reader.each("watch", |watch| Watch {
+            path: watch.string("path"),
+            action: watch.string("action"),
+            target: watch.string("target"),
+            exec: watch.with("exec", hook).unwrap_or_default(),
+            include: watch.strings("include"),
+            ignore: watch.strings("ignore"),
+            initial_sync: watch.boolean("initial_sync").unwrap_or_default(),
+        }),
+    }
+}
+
+fn hook(reader: Reader<'_>) -> Hook {
+    Hook {
+        command: reader.command("command"),
+        user: reader.string("user"),
+        privileged: reader.boolean("privileged").unwrap_or_default(),
+        working_dir: reader.string("working_dir"),
+        environment: reader.nullable_map("environment"),
+    }
+}
+
+fn blkio(reader: Reader<'_>) -> BlkioConfig {
+    let throttles =
+        |key| reader.each(key, |device| ThrottleDevice { path: device.string("path"), rate: device.bytes("rate") });
+    BlkioConfig {
+        weight: reader.integer("weight").unwrap_or_default(),
+        weight_device: reader.each("weight_device", |device| WeightDevice {
+            path: device.string("path"),
+            weight: device.integer("weight").unwrap_or_default(),
+        }),
+        device_read_bps: throttles("device_read_bps"),
+        device_read_iops: throttles("device_read_iops"),
+        device_write_bps: throttles("device_write_bps"),
+        device_write_iops: throttles("device_write_iops"),
+    }
+}
+
+fn file_reference(reader: Reader<'_>) -> FileReference {
+    FileReference {
+        source: reader.string("source"),
+        target: reader.string("target"),
+        uid: reader.string("uid"),
+        gid: reader.string("gid"),
+        mode: reader.mode("mode"),
+    }
+}
+
+fn dependencies(reader: &Reader<'_>) -> BTreeMap<ServiceName, Dependency> {
+    let mut dependencies = BTreeMap::new();
+    for (name, dependency) in reader.each_named("depends_on", |dependency| {
+        let condition = match dependency.get("condition").and_then(Node::as_str) {
+            None | Some("service_started") => Condition::ServiceStarted,
+            Some("service_healthy") => Condition::ServiceHealthy,
+            Some("service_completed_successfully") => Condition::ServiceCompletedSuccessfully,
+            Some(other) => {
+                if let Some(node) = dependency.get("condition") {
+                    dependency.report("condition", node, format_args!("has the unknown value {other:?}"));
+                }
+                Condition::ServiceStarted
+            }
+        };
+        let restart = dependency.boolean("restart").unwrap_or_default();
+        Dependency { condition, restart, required: dependency.boolean("required").unwrap_or(true) }
+    }) {
+        let default = Dependency { condition: Condition::ServiceStarted, restart: false, required: true };
+        match name.parse() {
+            Ok(name) => {
+                dependencies.insert(name, dependency.unwrap_or(default));
+            }
+            Err(error) => {
+                if let Some(node) = reader.get("depends_on") {
+                    reader.report("depends_on", node, error);
+                }
+            }
+        }
+    }
+    dependencies
+}
+
+fn deploy(reader: Reader<'_>) -> Deploy {
+    Deploy {
+        mode: reader.string("mode"),
+        replicas: reader.integer("replicas"),
+        labels: reader.string_map("labels"),
+        update_config: reader.with("update_config", update_config),
+        rollback_config: reader.with("rollback_config", update_config),
+        resources: reader
+            .with("resources", |resources| Resources {
+                limits: resources.with("limits", resource),
+                reservations: resources.with("reservations", resource),
+            })
+            .unwrap_or_default(),
+        restart_policy: reader.with("restart_policy", |policy| RestartPolicy {
+            condition: policy.string("condition"),
+            delay: policy.duration("delay"),
+            max_attempts: policy.integer("max_attempts"),
+            window: policy.duration("window"),
+        }),
+        placement: reader
+            .with("placement", |placement| Placement {
+                constraints: placement.strings("constraints"),
+                preferences: placement.each("preferences", |preference| {
+                    let spread = preference.string("spread");
+                    if spread.is_empty() { BTreeMap::new() } else { BTreeMap::from([("spread".to_owned(), spread)]) }
+                }),
+                max_replicas_per_node: placement.integer("max_replicas_per_node").unwrap_or_default(),
+            })
+            .unwrap_or_default(),
+        endpoint_mode: reader.string("endpoint_mode"),
+    }
+}
+
+fn update_config(reader: Reader<'_>) -> UpdateConfig {
+    UpdateConfig {
+        parallelism: reader.integer("parallelism"),
+        delay: reader.duration("delay").unwrap_or_default(),
+        failure_action: reader.string("failure_action"),
+        monitor: reader.duration("monitor").unwrap_or_default(),
+        max_failure_ratio: reader.cpus("max_failure_ratio"),
+        order: reader.string("order"),
+    }
+}
+
+fn resource(reader: Reader<'_>) -> Resource {
+    Resource {
+        cpus: reader.cpus("cpus"),
+        memory: reader.bytes("memory"),
+        pids: reader.integer("pids").unwrap_or_default(),
+        devices: reader.each("devices", device_request),
+        generic_resources: reader.each("generic_resources", |generic| {
+            let spec = generic.with(
+                "discrete_resource_spec",
+                |spec| json!({"kind": spec.string("kind"), "value": spec.integer::<i64>("value").unwrap_or_default()}),
+            );
+            spec.map_or_else(|| json!({}), |spec| json!({"discrete_resource_spec": spec}))
+        }),
+    }
+}
+
+fn device_request(reader: Reader<'_>) -> DeviceRequest {
+    let count = match reader.get("count") {
+        Some(node @ Node { kind: Kind::Str(word), .. }) if !word.eq_ignore_ascii_case("all") => {
+            word.parse().unwrap_or_else(|_| {
+                let message = format_args!("has the invalid value {word:?}, it is 'all' or a number");
+                reader.report("count", node, message);
+                0
+            })
+        }
+        Some(Node { kind: Kind::Str(_), .. }) => -1,
+        _ => reader.integer("count").unwrap_or_default(),
+    };
+    DeviceRequest {
+        capabilities: reader.strings("capabilities"),
+        driver: reader.string("driver"),
+        count,
+        device_ids: reader.strings("device_ids"),
+        options: reader.string_map("options"),
+    }
+}
+
+fn provider(reader: Reader<'_>) -> Value {
+    let options: BTreeMap<String, Vec<String>> = reader
+        .with("options", |options| {
+            options.map.iter().map(|entry| (entry.key.clone(), options.strings(&entry.key))).collect()
+        })
+        .unwrap_or_default();
+    let mut value = serde_json::Map::new();
+    value.insert("type".to_owned(), Value::String(reader.string("type")));
+    if !options.is_empty() {
+        value.insert("options".to_owned(), json!(options));
+    }
+    Value::Object(value)
+}
+
+fn environment(reader: &Reader<'_>) -> BTreeMap<String, Option<String>> {
+    let variables = reader.nullable_map("environment");
+    for name in variables.keys().filter(|name| name.ends_with(char::is_whitespace)) {
+        if let Some(node) = reader.get("environment") {
+            reader.report("environment", node, format_args!("variable {name} is declared with a trailing space"));
+        }
+    }
+    variables
+}
+
+fn hosts(reader: &Reader<'_>) -> BTreeMap<String, Vec<String>> {
+    let Some(node) = reader.get("extra_hosts") else { return BTreeMap::new() };
+    short::extra_hosts(node).unwrap_or_else(|error| {
+        reader.report("extra_hosts", node, error);
+        BTreeMap::new()
+    })
+}
+
+fn health_check(reader: Reader<'_>) -> HealthCheck {
+    HealthCheck {
+        test: match reader.get("test") {
+            Some(Node { kind: Kind::Str(text), .. }) => vec!["CMD-SHELL".to_owned(), text.clone()],
+            _ => reader.strings("test"),
+        },
+        timeout: reader.duration("timeout"),
+        interval: reader.duration("interval"),
+        retries: reader.integer("retries"),
+        start_period: reader.duration("start_period"),
+        start_interval: reader.duration("start_interval"),
+        disable: reader.boolean("disable").unwrap_or_default(),
+    }
+}
+
+fn network(reader: Reader<'_>) -> ServiceNetwork {
+    ServiceNetwork {
+        aliases: reader.strings("aliases"),
+        driver_opts: reader.string_map("driver_opts"),
+        gw_priority: reader.integer("gw_priority").unwrap_or_default(),
+        interface_name: reader.string("interface_name"),
+        ipv4_address: reader.string("ipv4_address"),
+        ipv6_address: reader.string("ipv6_address"),
+        link_local_ips: reader.strings("link_local_ips"),
+        mac_address: reader.string("mac_address"),
+        priority: reader.integer("priority").unwrap_or_default(),
+    }
+}
+
+fn port(reader: Reader<'_>) -> Port {
+    Port {
+        name: reader.string("name"),
+        mode: reader.string("mode"),
+        host_ip: reader.string("host_ip"),
+        target: reader.integer("target").unwrap_or_default(),
+        published: reader.string("published"),
+        protocol: reader.string("protocol"),
+        app_protocol: reader.string("app_protocol"),
+    }
+}
+
+fn ulimits(reader: &Reader<'_>) -> BTreeMap<String, Ulimit> {
+    let mut limits = BTreeMap::new();
+    reader.with("ulimits", |reader| {
+        for Entry { key, value, .. } in reader.map {
+            let limit = match &value.kind {
+                Kind::Map(_) => reader.with(key, |pair| Ulimit::Pair {
+                    soft: pair.integer("soft").unwrap_or_default(),
+                    hard: pair.integer("hard").unwrap_or_default(),
+                }),
+                _ => reader.integer(key).map(Ulimit::Single),
+            };
+            limits.extend(limit.map(|limit| (key.clone(), limit)));
+        }
+    });
+    limits
+}
+
+fn mount(reader: Reader<'_>) -> Mount {
+    Mount {
+        kind: reader.string("type"),
+        source: reader.string("source"),
+        target: reader.string("target"),
+        read_only: reader.boolean("read_only").unwrap_or_default(),
+        consistency: reader.string("consistency"),
+        bind: reader.with("bind", |bind| BindOptions {
+            selinux: bind.string("selinux"),
+            propagation: bind.string("propagation"),
+            create_host_path: bind.boolean("create_host_path").unwrap_or_default(),
+            recursive: bind.string("recursive"),
+        }),
+        volume: reader.with("volume", |volume| VolumeOptions {
+            labels: volume.string_map("labels"),
+            nocopy: volume.boolean("nocopy").unwrap_or_default(),
+            subpath: volume.string("subpath"),
+        }),
+        tmpfs: reader.with("tmpfs", |tmpfs| TmpfsOptions { size: tmpfs.bytes("size"), mode: tmpfs_mode(&tmpfs) }),
+        image: reader.with("image", |image| ImageOptions { subpath: image.string("subpath") }),
+    }
+}
+
+/// Unlike other modes, this one is a plain number.
+fn tmpfs_mode(reader: &Reader<'_>) -> u32 {
+    match reader.get("mode") {
+        Some(node @ Node { kind: Kind::Str(_), .. }) => {
+            reader.report("mode", node, "must be a number, such as 0o1777");
+            0
+        }
+        _ => reader.integer("mode").unwrap_or_default(),
+    }
+}

@@ -1,0 +1,239 @@
+//! Reads a stack of compose files into one canonical document.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::canonical::canonical;
+use super::defaults;
+use super::error::{LoadError, LoadErrors};
+use super::extends::{Base, BaseKey};
+use super::files::{Opener, warn_unset};
+use super::interpolate::{InterpolateError, interpolate_tree};
+use super::key_path::KeyPath;
+use super::merge::{enforce_unicity, merge};
+use super::normalize::resolve_environment;
+use super::paths::{self, resolve_paths};
+use super::schema;
+use super::yaml::{self, Kind, Limits, Map, Node, Place, YamlErrorKind, take_tags};
+
+/// Compose files that one project may read, each counted as often as it is read.
+const MAX_FILES: usize = 2_000;
+
+/// Services that one project may have.
+const MAX_SERVICES: usize = 10_000;
+
+/// Values that all documents and all copies made for `extends` may hold together.
+const MAX_NODES: usize = 4_000_000;
+
+/// What the files of one model are read with: those of the project, or those of one `include`.
+#[derive(Debug, Clone)]
+pub(super) struct Scope {
+    /// Tells scopes apart.
+    pub(super) id: usize,
+    pub(super) base: paths::Base,
+    pub(super) environment: Arc<BTreeMap<String, String>>,
+}
+
+/// Reads files, and keeps what was found wrong on the way.
+pub(super) struct Loader<'a> {
+    pub(super) opener: &'a Opener<'a>,
+    pub(super) errors: LoadErrors,
+    pub(super) warnings: Vec<String>,
+    /// Files of `extends`, each read once a scope and directory.
+    pub(super) bases: HashMap<BaseKey, Option<Base>>,
+    pub(super) scopes: usize,
+    files: usize,
+    nodes: usize,
+}
+
+impl<'a> Loader<'a> {
+    pub(super) fn new(opener: &'a Opener<'a>) -> Self {
+        Self {
+            opener,
+            errors: LoadErrors::default(),
+            warnings: Vec::new(),
+            bases: HashMap::new(),
+            scopes: 0,
+            files: 0,
+            nodes: 0,
+        }
+    }
+
+    /// A scope for files of one directory.
+    pub(super) fn scope(&mut self, base: paths::Base, environment: BTreeMap<String, String>) -> Scope {
+        self.scopes += 1;
+        Scope { id: self.scopes, base, environment: Arc::new(environment) }
+    }
+
+    pub(super) fn report(&mut self, place: &Place, message: impl Into<String>) {
+        self.errors.push(LoadError::new(message).at(place));
+    }
+
+    /// Takes `node` from what all documents together may hold; false when nothing is left.
+    pub(super) fn spend(&mut self, node: &Node) -> bool {
+        let fits = self.nodes <= MAX_NODES;
+        self.nodes = self.nodes.saturating_add(count(node));
+        if fits && self.nodes > MAX_NODES {
+            let message = format!("the project holds more than {MAX_NODES} values");
+            self.errors.push(LoadError::new(message).at(&node.place));
+        }
+        self.nodes <= MAX_NODES
+    }
+
+    /// Parses a file into its documents. `from` is where it was asked for, if not on the command line.
+    pub(super) fn parse(&mut self, path: &str, from: Option<&Place>) -> Option<Vec<Node>> {
+        self.files += 1;
+        let parsed = if self.files > MAX_FILES {
+            Err(LoadError::new(format!("the project reads more than {MAX_FILES} files")))
+        } else {
+            self.opener.text(path).map_err(LoadError::new).and_then(|text| {
+                yaml::parse(self.opener.shown(path), &text, &Limits::default()).map_err(|error| {
+                    let message = match error.kind {
+                        YamlErrorKind::NonStringKey { .. } => error.kind.to_string(),
+                        kind => format!("failed to parse {path}: {kind}"),
+                    };
+                    LoadError::new(message).at(&error.place)
+                })
+            })
+        };
+        match (parsed, from) {
+            (Ok(documents), _) => documents.iter().all(|document| self.spend(document)).then_some(documents),
+            (Err(error), Some(place)) if error.place.is_none() => {
+                self.errors.push(error.at(place));
+                None
+            }
+            (Err(error), _) => {
+                self.errors.push(error);
+                None
+            }
+        }
+    }
+
+    /// Parses the files of one model, in order.
+    pub(super) fn parse_all(&mut self, files: &[(String, Option<Place>)]) -> Vec<LoadFile> {
+        let mut parsed = Vec::new();
+        for (path, from) in files {
+            if let Some(documents) = self.parse(path, from.as_ref()) {
+                parsed.push(LoadFile { path: path.clone(), documents });
+            }
+        }
+        parsed
+    }
+
+    /// Loads the files of one model, one over the other, up to absolute paths. `None` when something was wrong.
+    ///
+    /// `included` are the main files that this model is included through, from the project's own.
+    pub(super) fn model(&mut self, files: Vec<LoadFile>, scope: &Scope, included: &[String]) -> Option<Node> {
+        let before = self.errors.len();
+        let root = Place {
+            file: files.first().map_or_else(|| "".into(), |file| self.opener.shown(&file.path)),
+            line: 1,
+            column: 1,
+        };
+        let mut model = Node::new(root, Kind::Map(Map::new()));
+        for LoadFile { path, documents } in files {
+            for document in documents {
+                self.document(&mut model, document, &path, scope, included);
+            }
+        }
+        if self.errors.len() > before {
+            return None;
+        }
+        defaults::set_defaults(&mut model);
+        defaults::check(&model, &mut self.errors);
+        resolve_paths(&mut model, &scope.base, &mut self.errors);
+        resolve_environment(&mut model, &scope.environment);
+        (self.errors.len() == before).then_some(model)
+    }
+
+    /// Lays one document over the model.
+    fn document(&mut self, model: &mut Node, document: Node, file: &str, scope: &Scope, included: &[String]) {
+        let before = self.errors.len();
+        let Some((mut document, tags)) = self.prepare(document, scope) else { return };
+        self.apply_extends(&mut document, &tags, file, scope);
+        apply_tags(model, &tags);
+        self.apply_include(&mut document, scope, included);
+        self.lay(model, document);
+        schema::check(model, &mut self.errors);
+        if let Some(map) = model.as_map_mut()
+            && map.remove("version").is_some()
+        {
+            self.warnings.push(format!("{file}: the attribute `version` is obsolete, it will be ignored"));
+        }
+        if self.errors.len() == before {
+            self.canonical(model);
+        }
+    }
+
+    /// Takes the tags out of a parsed document and interpolates it.
+    pub(super) fn prepare(&mut self, mut document: Node, scope: &Scope) -> Option<(Node, Vec<Vec<String>>)> {
+        let tags = take_tags(&mut document);
+        let Some(map) = document.as_map() else {
+            self.report(&document.place, "top-level object must be a mapping");
+            return None;
+        };
+        let services = map.get("services").and_then(Node::as_map);
+        if services.is_some_and(|services| services.len() > MAX_SERVICES) {
+            self.report(&document.place, format!("the file has more than {MAX_SERVICES} services"));
+            return None;
+        }
+        self.interpolate(&mut document, scope);
+        Some((document, tags))
+    }
+
+    pub(super) fn interpolate(&mut self, node: &mut Node, scope: &Scope) {
+        let lookup = |name: &str| scope.environment.get(name).cloned();
+        let warnings = &mut self.warnings;
+        let result = interpolate_tree(node, &lookup, &mut |name: &str| warn_unset(name, warnings));
+        for error in result.err().into_iter().flatten() {
+            let message = match &error.error {
+                InterpolateError::Format(text) => format!(
+                    "invalid interpolation format for {}. You may need to escape any $ with another $: {text}",
+                    error.path
+                ),
+                other => format!("error while interpolating {}: {other}", error.path),
+            };
+            self.errors.push(LoadError::new(message).at(&error.place).of(error.path));
+        }
+    }
+
+    /// Merges and removes duplicates.
+    pub(super) fn lay(&mut self, model: &mut Node, document: Node) {
+        merge(model, document, &KeyPath::ROOT, &mut self.errors);
+        enforce_unicity(model, &KeyPath::ROOT, &mut self.errors);
+    }
+
+    /// Brings into long form, which can reveal further duplicates.
+    pub(super) fn canonical(&mut self, model: &mut Node) {
+        canonical(model, &mut self.errors, &mut self.warnings);
+        enforce_unicity(model, &KeyPath::ROOT, &mut self.errors);
+    }
+}
+
+/// A parsed file.
+#[derive(Debug, Clone)]
+pub(super) struct LoadFile {
+    /// Absolute path.
+    pub(super) path: String,
+    pub(super) documents: Vec<Node>,
+}
+
+fn count(node: &Node) -> usize {
+    match &node.kind {
+        Kind::Seq(items) => items.iter().map(count).fold(1, usize::saturating_add),
+        Kind::Map(map) => map.iter().map(|entry| count(&entry.value)).fold(1, usize::saturating_add),
+        _ => 1,
+    }
+}
+
+/// Removes what the tags of a later document reset or override.
+pub(super) fn apply_tags(model: &mut Node, tags: &[Vec<String>]) {
+    for path in tags {
+        let Some((last, steps)) = path.split_last() else { continue };
+        let parent =
+            steps.iter().try_fold(&mut *model, |node, step| node.as_map_mut().and_then(|map| map.get_mut(step)));
+        if let Some(map) = parent.and_then(Node::as_map_mut) {
+            map.remove(last);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Lays one document over another: mappings merge, lists add up, scalars replace, and special keys have their own rule.
+
+mod unique;
+
+use super::error::{LoadError, LoadErrors};
+use super::key_path::KeyPath;
+use super::value::scalar_text;
+use super::yaml::{Entry, Kind, Map, Node, Place};
+
+pub(super) use unique::enforce_unicity;
+
+/// How two values of one path become one.
+enum Rule {
+    /// Mappings merge, lists add up, scalars replace.
+    General,
+    /// The later one, whole.
+    Replace,
+    /// Both as lists of `key=value`, one after the other.
+    Pairs,
+    /// Both as lists; entries that are there already are not added.
+    NewPairs,
+    /// A build: text is its context.
+    Build,
+    /// Lists are mappings to a dependency's defaults.
+    Dependencies,
+    /// Lists are mappings to null.
+    Names,
+    /// Options merge while the driver stays.
+    Logging,
+    /// Address pools, matched by subnet.
+    Pools,
+}
+
+fn rule(path: &KeyPath<'_>) -> Rule {
+    match path.keys().as_slice() {
+        ["networks", _, "ipam", "config"] => Rule::Pools,
+        ["networks" | "volumes", _, "labels"]
+        | ["services", _, "build", "args" | "additional_contexts" | "labels"]
+        | ["services", _, "deploy", "labels"]
+        | ["services", _, "volumes", _, "volume", "labels"]
+        | [
+            "services",
+            _,
+            "annotations" | "dns" | "dns_opt" | "dns_search" | "env_file" | "label_file" | "environment" | "labels"
+            | "sysctls" | "tmpfs",
+        ] => Rule::Pairs,
+        ["services", _, "extra_hosts"] | ["services", _, "build", "extra_hosts"] => Rule::NewPairs,
+        ["services", _, "build"] => Rule::Build,
+        ["services", _, "command" | "entrypoint"]
+        | ["services", _, "healthcheck", "test"]
+        | ["services", _, "ulimits", _] => Rule::Replace,
+        ["services", _, "depends_on"] => Rule::Dependencies,
+        ["services", _, "networks" | "models"] => Rule::Names,
+        ["services", _, "logging"] => Rule::Logging,
+        _ => Rule::General,
+    }
+}
+
+/// Lays `over` on `base`. What cannot be overridden is reported, and stays as it was.
+pub(super) fn merge(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+    if over.is_null() {
+        return;
+    }
+    if base.is_null() {
+        *base = over;
+        return;
+    }
+    match rule(path) {
+        Rule::General => general(base, over, path, errors),
+        Rule::Replace => *base = over,
+        Rule::Pairs => {
+            let (mut items, more) = (pairs(base), pairs(&over));
+            items.extend(more);
+            base.kind = Kind::Seq(items);
+        }
+        Rule::NewPairs => {
+            let mut items = pairs(base);
+            for item in pairs(&over) {
+                if !items.contains(&item) {
+                    items.push(item);
+                }
+            }
+            base.kind = Kind::Seq(items);
+        }
+        Rule::Build => {
+            let over = with_context(over);
+            let place = base.place.clone();
+            *base = with_context(std::mem::replace(base, Node::new(place, Kind::Null)));
+            general(base, over, path, errors);
+        }
+        Rule::Dependencies => named(base, over, path, errors, &|place| {
+            let text = Node::new(place.clone(), Kind::Str("service_started".to_owned()));
+            let required = Node::new(place.clone(), Kind::Bool(true));
+            let mut map = Map::new();
+            map.insert("condition".to_owned(), place.clone(), text);
+            map.insert("required".to_owned(), place.clone(), required);
+            Kind::Map(map)
+        }),
+        Rule::Names => named(base, over, path, errors, &|_| Kind::Null),
+        Rule::Logging => {
+            let driver = |node: &Node| node.as_map().and_then(|map| map.get("driver")).cloned();
+            match (driver(base), driver(&over)) {
+                (Some(one), Some(other)) if one != other => *base = over,
+                _ => general(base, over, path, errors),
+            }
+        }
+        Rule::Pools => pools(base, over, path, errors),
+    }
+}
+
+fn general(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+    match (&mut base.kind, over.kind) {
+        (Kind::Map(map), Kind::Map(over)) => mappings(map, over, path, errors),
+        (Kind::Seq(items), Kind::Seq(over)) => items.extend(over),
+        (Kind::Map(_) | Kind::Seq(_), _) => {
+            errors.push(LoadError::new(format!("cannot override {path}")).at(&over.place).of(path));
+        }
+        (_, kind) => *base = Node { kind, ..over },
+    }
+}
+
+fn mappings(base: &mut Map, over: Map, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+    for Entry { key, place, value } in over {
+        match base.get_mut(&key) {
+            Some(existing) => merge(existing, value, &path.key(&key), errors),
+            None => {
+                base.insert(key, place, value);
+            }
+        }
+    }
+}
+
+/// The value as a list of `key=value`: the entries of a mapping sorted by their text, a key alone for null.
+fn pairs(node: &Node) -> Vec<Node> {
+    match &node.kind {
+        Kind::Seq(items) => items.clone(),
+        Kind::Str(_) => vec![node.clone()],
+        Kind::Map(map) => {
+            let mut items: Vec<Node> = map.iter().flat_map(pair).collect();
+            items.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+            items
+        }
+        Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::Timestamp(_) => Vec::new(),
+    }
+}
+
+fn pair(entry: &Entry) -> Vec<Node> {
+    let line = |text: String| Node::new(entry.place.clone(), Kind::Str(text));
+    match &entry.value.kind {
+        Kind::Null => vec![line(entry.key.clone())],
+        Kind::Seq(items) => items.iter().map(|item| line(format!("{}={}", entry.key, go_text(item)))).collect(),
+        _ => vec![line(format!("{}={}", entry.key, go_text(&entry.value)))],
+    }
+}
+
+/// The text of any value as Go prints it, also where only scalars make sense.
+fn go_text(node: &Node) -> String {
+    match &node.kind {
+        Kind::Null => "<nil>".to_owned(),
+        Kind::Seq(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Kind::Map(map) => {
+            let mut entries: Vec<&Entry> = map.iter().collect();
+            entries.sort_by(|a, b| a.key.cmp(&b.key));
+            let texts: Vec<String> =
+                entries.iter().map(|entry| format!("{}:{}", entry.key, go_text(&entry.value))).collect();
+            format!("map[{}]", texts.join(" "))
+        }
+        kind => scalar_text(kind).unwrap_or_default(),
+    }
+}
+
+fn with_context(node: Node) -> Node {
+    let Kind::Str(_) = node.kind else { return node };
+    let place = node.place.clone();
+    let mut map = Map::new();
+    map.insert("context".to_owned(), place.clone(), node);
+    Node::new(place, Kind::Map(map))
+}
+
+/// Merges two mappings that may be written as lists of their keys.
+fn named(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mut LoadErrors, value: &dyn Fn(&Place) -> Kind) {
+    let place = base.place.clone();
+    let left = from_names(std::mem::replace(base, Node::new(place, Kind::Null)), value);
+    *base = left;
+    general(base, from_names(over, value), path, errors);
+}
+
+/// A list of keys as a mapping of those keys.
+pub(super) fn from_names(node: Node, value: &dyn Fn(&Place) -> Kind) -> Node {
+    let Kind::Seq(items) = &node.kind else { return node };
+    let mut map = Map::new();
+    for item in items {
+        if let Kind::Str(name) = &item.kind {
+            map.insert(name.clone(), item.place.clone(), Node::new(item.place.clone(), value(&item.place)));
+        } else {
+            return node;
+        }
+    }
+    Node { kind: Kind::Map(map), ..node }
+}
+
+/// Which list an address pool of the result comes from.
+#[derive(Clone, Copy)]
+enum Pool {
+    Base(usize),
+    Over(usize),
+}
+
+/// Merges address pools exactly as Compose does: equal subnets merge; a base pool without an equal one takes the
+/// place, and the gateway, of a later pool that is already there. The project must come out the same, odd or not.
+fn pools(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+    let (Kind::Seq(bases), Kind::Seq(mut overs)) = (&mut base.kind, over.kind) else {
+        errors.push(LoadError::new(format!("{path}: unexpected type, must be a list")).at(&over.place).of(path));
+        return;
+    };
+    fn subnet(node: Option<&Node>) -> Option<&Node> {
+        node.and_then(Node::as_map).and_then(|map| map.get("subnet"))
+    }
+    let mut result: Vec<Pool> = Vec::new();
+    for original in 0..bases.len() {
+        for later in 0..overs.len() {
+            let position = |wanted: Option<&Node>, bases: &[Node], result: &[Pool]| {
+                result.iter().position(|pool| {
+                    let node = match *pool {
+                        Pool::Base(index) => bases.get(index),
+                        Pool::Over(index) => overs.get(index),
+                    };
+                    subnet(node) == wanted
+                })
+            };
+            let wanted = subnet(overs.get(later));
+            if subnet(bases.get(original)) != wanted && position(wanted, bases, &result).is_none() {
+                result.push(Pool::Over(later));
+                continue;
+            }
+            if let (Some(target), Some(source)) = (bases.get_mut(original), overs.get(later)) {
+                general(target, source.clone(), path, errors);
+            }
+            match position(subnet(bases.get(original)), bases, &result) {
+                Some(at) => result.splice(at..=at, [Pool::Base(original)]).for_each(drop),
+                None => result.push(Pool::Base(original)),
+            }
+        }
+    }
+    let merged = result
+        .into_iter()
+        .filter_map(|pool| match pool {
+            Pool::Base(index) => bases.get(index).cloned(),
+            Pool::Over(index) => overs.get_mut(index).map(|node| node.clone()),
+        })
+        .collect();
+    base.kind = Kind::Seq(merged);
+}

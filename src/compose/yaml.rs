@@ -1,0 +1,721 @@
+//! YAML as Compose reads it: a tree with the place of every key and value.
+//!
+//! granit-parser gives the events; scalars, merge keys, tags and duplicate keys follow go-yaml v3, which Compose uses.
+//! Aliases are copied, within a budget.
+
+mod map;
+mod scalar;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput};
+
+pub use self::map::{Entry, Map};
+
+/// Where a value or key stands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The file, as it is shown to people.
+    pub file: Arc<str>,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// A Compose tag: what merging does with the attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tag {
+    /// `!reset`: the attribute goes, here and in the files before. Its value means nothing.
+    Reset,
+    /// `!override`: the attribute replaces that of the files before, unmerged.
+    Override,
+}
+
+/// A value, its tag and its place.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The Compose tag; any other tag only decides how a scalar is read.
+    pub tag: Option<Tag>,
+    /// Where the value starts.
+    pub place: Place,
+    /// The value.
+    pub kind: Kind,
+}
+
+/// What a node holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    /// No value.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// An integer of 64 bits, with or without sign.
+    Int(i128),
+    /// A floating-point number.
+    Float(f64),
+    /// Text.
+    Str(String),
+    /// A date or time, in RFC 3339. Only extensions (`x-…`) may hold one.
+    Timestamp(String),
+    /// A list.
+    Seq(Vec<Node>),
+    /// A mapping.
+    Map(Map),
+}
+
+/// Nodes are equal when their values are, wherever they stand.
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        self.tag == other.tag && self.kind == other.kind
+    }
+}
+
+impl Node {
+    /// A node without a tag.
+    pub fn new(place: Place, kind: Kind) -> Self {
+        Self { tag: None, place, kind }
+    }
+
+    /// The text, if it is one.
+    pub fn as_str(&self) -> Option<&str> {
+        if let Kind::Str(text) = &self.kind { Some(text) } else { None }
+    }
+
+    /// The mapping, if it is one.
+    pub fn as_map(&self) -> Option<&Map> {
+        if let Kind::Map(map) = &self.kind { Some(map) } else { None }
+    }
+
+    /// The mapping, to change it.
+    pub fn as_map_mut(&mut self) -> Option<&mut Map> {
+        if let Kind::Map(map) = &mut self.kind { Some(map) } else { None }
+    }
+
+    /// The list, if it is one.
+    pub fn as_seq(&self) -> Option<&[Node]> {
+        if let Kind::Seq(items) = &self.kind { Some(items) } else { None }
+    }
+
+    /// The list, to change it.
+    pub fn as_seq_mut(&mut self) -> Option<&mut Vec<Node>> {
+        if let Kind::Seq(items) = &mut self.kind { Some(items) } else { None }
+    }
+
+    /// Whether it is null.
+    pub fn is_null(&self) -> bool {
+        self.kind == Kind::Null
+    }
+}
+
+/// Takes the `!reset` nodes out of a tree, clears its `!override` tags, and returns the paths of both, in order.
+///
+/// Inside an overriding value nothing is looked for: it is taken as it is.
+pub fn take_tags(node: &mut Node) -> Vec<Vec<String>> {
+    fn visit(node: &mut Node, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> bool {
+        match node.tag.take() {
+            Some(Tag::Reset) => {
+                found.push(path.clone());
+                return false;
+            }
+            Some(Tag::Override) => {
+                found.push(path.clone());
+                return true;
+            }
+            None => {}
+        }
+        match &mut node.kind {
+            Kind::Seq(items) => {
+                let mut index = 0;
+                items.retain_mut(|item| {
+                    path.push(index.to_string());
+                    index += 1;
+                    let keep = visit(item, path, found);
+                    path.pop();
+                    keep
+                });
+            }
+            Kind::Map(map) => map.retain_mut(|entry| {
+                path.push(entry.key.clone());
+                let keep = visit(&mut entry.value, path, found);
+                path.pop();
+                keep
+            }),
+            Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::Str(_) | Kind::Timestamp(_) => {}
+        }
+        true
+    }
+    let mut found = Vec::new();
+    if !visit(node, &mut Vec::new(), &mut found) {
+        node.kind = Kind::Null;
+    }
+    found
+}
+
+/// Bounds on what a file may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one file.
+    pub bytes: usize,
+    /// Mappings and lists inside each other.
+    pub depth: usize,
+    /// Values of one file, counted again at every alias.
+    pub nodes: usize,
+    /// Bytes of text in those values.
+    pub text: usize,
+}
+
+impl Default for Limits {
+    /// 10 MiB, 128 deep, a million values, 32 MiB of text: far beyond any project, and at most some 200 MB of memory.
+    fn default() -> Self {
+        Self { bytes: 10 << 20, depth: 128, nodes: 1_000_000, text: 32 << 20 }
+    }
+}
+
+/// Why a file is not YAML that Compose takes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}")]
+pub struct YamlError {
+    /// Where.
+    pub place: Place,
+    /// What is wrong.
+    pub kind: YamlErrorKind,
+}
+
+/// What is wrong with a file's YAML.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message of each variant says it")]
+pub enum YamlErrorKind {
+    #[error("{0}")]
+    Syntax(String),
+    #[error("mapping key {key:?} already defined at line {first}")]
+    DuplicateKey { key: String, first: u32 },
+    #[error("non-string key {}: {key}", location(.path))]
+    NonStringKey { path: String, key: String },
+    #[error("invalid map key: a mapping or list cannot be a key")]
+    ComplexKey,
+    #[error("map merge requires map or sequence of maps as the value")]
+    MergeValue,
+    #[error("alias refers to the value that it is part of")]
+    Cycle,
+    #[error("cannot decode {found} `{text}` as a {tag}")]
+    Tag { tag: String, found: &'static str, text: String },
+    #[error("!!binary value contains invalid base64 data")]
+    Binary,
+    #[error("file of {bytes} bytes is larger than the limit of {limit}")]
+    TooLarge { bytes: usize, limit: usize },
+    #[error("mappings and lists are nested more than {limit} deep")]
+    TooDeep { limit: usize },
+    #[error("document holds more than {nodes} values or {text} bytes of text once its aliases are expanded")]
+    TooManyNodes { nodes: usize, text: usize },
+}
+
+fn location(path: &str) -> String {
+    if path.is_empty() { "at top level".to_owned() } else { format!("in {path}") }
+}
+
+/// Reads every document of a file.
+///
+/// A file without any content holds no document; an empty document is a null.
+///
+/// # Errors
+///
+/// The first fault: the parser cannot go on behind it.
+pub fn parse(file: Arc<str>, text: &str, limits: &Limits) -> Result<Vec<Node>, YamlError> {
+    let mut options = Options::default();
+    options.block_scalar_eof_without_line_feed = true;
+    let mut builder = Builder {
+        parser: Parser::new_from_str_with_options(text, options),
+        file,
+        limits: *limits,
+        spent: Cost::default(),
+        anchors: HashMap::new(),
+    };
+    if text.len() > limits.bytes {
+        let place = Place { file: Arc::clone(&builder.file), line: 1, column: 1 };
+        let kind = YamlErrorKind::TooLarge { bytes: text.len(), limit: limits.bytes };
+        return Err(YamlError { place, kind });
+    }
+    let mut documents = Vec::new();
+    while let Some((event, span)) = builder.next()? {
+        match event {
+            Event::StreamStart | Event::DocumentEnd => {}
+            Event::DocumentStart(..) => builder.anchors.clear(),
+            Event::StreamEnd => break,
+            event => documents.push(builder.node(event, span, 0)?),
+        }
+    }
+    Ok(documents)
+}
+
+/// What a value takes of the budget.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    nodes: usize,
+    text: usize,
+}
+
+/// An anchored value and what each alias to it costs.
+struct Anchored {
+    node: Node,
+    cost: Cost,
+}
+
+struct Builder<'a> {
+    parser: Parser<'a, StrInput<'a>>,
+    file: Arc<str>,
+    limits: Limits,
+    spent: Cost,
+    anchors: HashMap<usize, Anchored>,
+}
+
+impl<'a> Builder<'a> {
+    fn next(&mut self) -> Result<Option<(Event<'a>, Span)>, YamlError> {
+        match self.parser.next_event() {
+            None => Ok(None),
+            Some(Ok(next)) => Ok(Some(next)),
+            Some(Err(error)) => {
+                let marker = error.marker();
+                let place = self.place_at(marker.line(), marker.col());
+                Err(YamlError { place, kind: YamlErrorKind::Syntax(error.info()) })
+            }
+        }
+    }
+
+    /// The next event inside a collection, where the stream cannot end.
+    fn inner(&mut self, outer: Span) -> Result<(Event<'a>, Span), YamlError> {
+        match self.next()? {
+            Some(next) => Ok(next),
+            None => Err(self.error(outer, YamlErrorKind::Syntax("unexpected end of the document".to_owned()))),
+        }
+    }
+
+    fn place_at(&self, line: usize, column: usize) -> Place {
+        Place {
+            file: Arc::clone(&self.file),
+            line: u32::try_from(line).unwrap_or(u32::MAX),
+            column: u32::try_from(column.saturating_add(1)).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn place(&self, span: Span) -> Place {
+        self.place_at(span.start.line(), span.start.col())
+    }
+
+    fn error(&self, span: Span, kind: YamlErrorKind) -> YamlError {
+        YamlError { place: self.place(span), kind }
+    }
+
+    fn spend(&mut self, span: Span, cost: Cost) -> Result<(), YamlError> {
+        self.spent.nodes = self.spent.nodes.saturating_add(cost.nodes);
+        self.spent.text = self.spent.text.saturating_add(cost.text);
+        let Limits { nodes, text, .. } = self.limits;
+        if self.spent.nodes > nodes || self.spent.text > text {
+            return Err(self.error(span, YamlErrorKind::TooManyNodes { nodes, text }));
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, YamlError> {
+        if depth > self.limits.depth {
+            return Err(self.error(span, YamlErrorKind::TooDeep { limit: self.limits.depth }));
+        }
+        let before = self.spent;
+        let text = if let Event::Scalar(text, ..) = &event { text.len() } else { 0 };
+        self.spend(span, Cost { nodes: 1, text })?;
+        let place = self.place(span);
+        let (anchor, tag, kind) = match event {
+            Event::Alias(anchor) => return self.alias(anchor, span),
+            Event::Scalar(text, style, anchor, tag) => {
+                let tag = tag.as_deref();
+                let kind = scalar::read(&text, style == ScalarStyle::Plain, tag)
+                    .map_err(|kind| YamlError { place: place.clone(), kind })?;
+                (anchor, tag.and_then(compose_tag), kind)
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                let mut items = Vec::new();
+                loop {
+                    let (event, span) = self.inner(span)?;
+                    if event == Event::SequenceEnd {
+                        break;
+                    }
+                    let index = items.len();
+                    items.push(self.node(event, span, depth + 1).map_err(|e| inside(e, &format!("[{index}]")))?);
+                }
+                (anchor, tag.as_deref().and_then(compose_tag), Kind::Seq(items))
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                let map = self.mapping(span, depth)?;
+                (anchor, tag.as_deref().and_then(compose_tag), Kind::Map(map))
+            }
+            _ => return Err(self.error(span, YamlErrorKind::Syntax("unexpected event".to_owned()))),
+        };
+        let mut node = Node { tag, place, kind };
+        if tag == Some(Tag::Override) {
+            each_child(&mut node, &mut |child| {
+                child.tag = None;
+                true
+            });
+        }
+        if anchor > 0 {
+            let cost = Cost { nodes: self.spent.nodes - before.nodes, text: self.spent.text - before.text };
+            // The copy that is kept for the aliases takes memory as well.
+            self.spend(span, cost)?;
+            let mut kept = node.clone();
+            each_child(&mut kept, &mut |child| child.tag != Some(Tag::Reset));
+            self.anchors.insert(anchor, Anchored { node: kept, cost });
+        }
+        Ok(node)
+    }
+
+    fn alias(&mut self, anchor: usize, span: Span) -> Result<Node, YamlError> {
+        let Some(cost) = self.anchors.get(&anchor).map(|anchored| anchored.cost) else {
+            return Err(self.error(span, YamlErrorKind::Cycle));
+        };
+        self.spend(span, cost)?;
+        match self.anchors.get(&anchor) {
+            Some(anchored) => Ok(anchored.node.clone()),
+            None => Err(self.error(span, YamlErrorKind::Cycle)),
+        }
+    }
+
+    fn mapping(&mut self, outer: Span, depth: usize) -> Result<Map, YamlError> {
+        let mut map = Map::default();
+        let mut spelled: HashMap<String, u32> = HashMap::new();
+        let mut merge = None;
+        loop {
+            let (event, key_span) = self.inner(outer)?;
+            if event == Event::MappingEnd {
+                break;
+            }
+            let key = self.key(event, key_span, depth)?;
+            let line = self.place(key_span).line;
+            if let Some(first) = spelled.insert(key.spelling.clone(), line) {
+                return Err(self.error(key_span, YamlErrorKind::DuplicateKey { key: key.spelling, first }));
+            }
+            let (event, span) = self.inner(key_span)?;
+            let value = self.node(event, span, depth + 1).map_err(|error| inside(error, &key.spelling))?;
+            if key.merges {
+                merge = Some(value);
+                continue;
+            }
+            match key.text {
+                Some(text) => map.insert(text, self.place(key_span), value),
+                None => {
+                    let kind = YamlErrorKind::NonStringKey { path: String::new(), key: key.shown };
+                    return Err(self.error(key_span, kind));
+                }
+            };
+        }
+        if let Some(value) = merge {
+            merge_into(&mut map, value)?;
+        }
+        Ok(map)
+    }
+
+    fn key(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Key, YamlError> {
+        let (spelling, merges) = match &event {
+            Event::Scalar(text, style, _, tag) => {
+                (text.to_string(), *style == ScalarStyle::Plain && text == "<<" && tag.is_none())
+            }
+            Event::Alias(_) => (format!("*{}", self.place(span)), false),
+            _ => return Err(self.error(span, YamlErrorKind::ComplexKey)),
+        };
+        let node = self.node(event, span, depth)?;
+        let (text, shown) = match node.kind {
+            Kind::Str(text) => (Some(text), String::new()),
+            Kind::Null => (None, "null".to_owned()),
+            Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::Timestamp(_) => (None, spelling.clone()),
+            Kind::Seq(_) | Kind::Map(_) => return Err(self.error(span, YamlErrorKind::ComplexKey)),
+        };
+        Ok(Key { spelling, shown, text, merges })
+    }
+}
+
+struct Key {
+    /// As written: two keys are the same when their spellings are.
+    spelling: String,
+    /// For the error about a key that is no text.
+    shown: String,
+    text: Option<String>,
+    merges: bool,
+}
+
+/// Puts the step that an error passed on its way up in front of its path.
+fn inside(mut error: YamlError, step: &str) -> YamlError {
+    if let YamlErrorKind::NonStringKey { path, .. } = &mut error.kind {
+        let separator = if path.is_empty() || path.starts_with('[') { "" } else { "." };
+        *path = format!("{step}{separator}{path}");
+    }
+    error
+}
+
+/// Adds what `<<` brings: own keys win over it, and earlier members of a list over later ones.
+fn merge_into(map: &mut Map, value: Node) -> Result<(), YamlError> {
+    let wrong = |place| YamlError { place, kind: YamlErrorKind::MergeValue };
+    let members = match value.kind {
+        Kind::Seq(members) => members,
+        kind => vec![Node { kind, ..value }],
+    };
+    for member in members {
+        let Kind::Map(brought) = member.kind else { return Err(wrong(member.place)) };
+        for Entry { key, place, value } in brought {
+            if map.get(&key).is_none() {
+                map.insert(key, place, value);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Visits all nodes below one, and drops those for which `keep` says no.
+fn each_child(node: &mut Node, keep: &mut dyn FnMut(&mut Node) -> bool) {
+    match &mut node.kind {
+        Kind::Seq(items) => items.retain_mut(|item| {
+            let kept = keep(item);
+            if kept {
+                each_child(item, keep);
+            }
+            kept
+        }),
+        Kind::Map(map) => map.retain_mut(|entry| {
+            let kept = keep(&mut entry.value);
+            if kept {
+                each_child(&mut entry.value, keep);
+            }
+            kept
+        }),
+        Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::Str(_) | Kind::Timestamp(_) => {}
+    }
+}
+
+fn compose_tag(tag: &granit_parser::Tag) -> Option<Tag> {
+    match tag.parts() {
+        ("!", "reset") => Some(Tag::Reset),
+        ("!", "override") => Some(Tag::Override),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<Node>, YamlError> {
+        parse("f.yaml".into(), text, &Limits::default())
+    }
+
+    fn one(text: &str) -> Node {
+        read(text).unwrap().into_iter().next().unwrap()
+    }
+
+    fn value(text: &str) -> Kind {
+        one(&format!("k: {text}\n")).as_map().unwrap().get("k").unwrap().kind.clone()
+    }
+
+    fn error(text: &str) -> String {
+        let error = read(text).unwrap_err();
+        format!("{}: {error}", error.place)
+    }
+
+    fn text(text: &str) -> Kind {
+        Kind::Str(text.to_owned())
+    }
+
+    #[test]
+    fn plain_integers_are_read_as_go_reads_them() {
+        for (source, number) in [
+            ("0777", 0o777),
+            ("0o17", 15),
+            ("0O7", 7),
+            ("0x1F", 31),
+            ("0x_1F", 31),
+            ("0b11", 3),
+            ("1_000", 1000),
+            ("1__", 1),
+            ("+_1", 1),
+            ("+5", 5),
+            ("-0x1F", -31),
+            ("-0o7", -7),
+            ("18446744073709551615", i128::from(u64::MAX)),
+            ("!!int \"3\"", 3),
+        ] {
+            assert_eq!(value(source), Kind::Int(number), "{source}");
+        }
+    }
+
+    #[test]
+    fn plain_floats_are_read_as_go_reads_them() {
+        for (source, number) in [
+            ("1.10", 1.1),
+            ("1e3", 1000.0),
+            ("08", 8.0),
+            ("0_8", 8.0),
+            (".5", 0.5),
+            (".5_0", 0.5),
+            ("1_23.50_0e1", 1235.0),
+            ("-.5", -0.5),
+            ("1.", 1.0),
+            ("18446744073709551616", 18_446_744_073_709_551_616.0),
+            ("!!float 3", 3.0),
+        ] {
+            assert_eq!(value(source), Kind::Float(number), "{source}");
+        }
+        assert_eq!(value("-.inf"), Kind::Float(f64::NEG_INFINITY));
+    }
+
+    #[test]
+    fn what_only_looks_like_a_number_stays_text() {
+        for source in
+            ["12:30", "yes", "on", "1e400", "._5", ".", "0x", "0b2", "0x1p4", "1e", "_1", "-.e1", "2001-13-01", "1.2.3"]
+        {
+            assert_eq!(value(source), text(source));
+        }
+        assert_eq!(value("'1'"), text("1"));
+        assert_eq!(value("!!str 1"), text("1"));
+        assert_eq!(value("!foo 0777"), text("0777"));
+        assert_eq!(value("!!binary aGk="), text("hi"));
+    }
+
+    #[test]
+    fn nulls_and_booleans_are_few() {
+        for source in ["", "~", "null", "Null", "NULL", "!!null ''"] {
+            assert_eq!(value(source), Kind::Null, "{source}");
+        }
+        for source in ["true", "True", "TRUE"] {
+            assert_eq!(value(source), Kind::Bool(true), "{source}");
+        }
+        assert_eq!(value("nULL"), text("nULL"));
+    }
+
+    #[test]
+    fn timestamps_are_told_from_text() {
+        for (source, shown) in [
+            ("2001-01-02", "2001-01-02T00:00:00Z"),
+            ("2001-1-2 3:4:5", "2001-01-02T03:04:05Z"),
+            ("2001-12-14t21:59:43.10-05:00", "2001-12-14T21:59:43.1-05:00"),
+            ("2001-12-14T21:59:43Z", "2001-12-14T21:59:43Z"),
+        ] {
+            assert_eq!(value(source), Kind::Timestamp(shown.to_owned()), "{source}");
+        }
+    }
+
+    #[test]
+    fn own_keys_win_over_merged_ones_and_earlier_members_over_later_ones() {
+        let merged = one("a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc: {<<: [*a, *b], x: 0}\n");
+        let map = merged.as_map().unwrap().get("c").unwrap().as_map().unwrap();
+        let values: Vec<_> = map.iter().map(|entry| (entry.key.as_str(), entry.value.kind.clone())).collect();
+        assert_eq!(values, [("x", Kind::Int(0)), ("y", Kind::Int(1)), ("z", Kind::Int(2))]);
+    }
+
+    #[test]
+    fn a_quoted_merge_key_is_a_key() {
+        assert!(one("'<<': {a: 1}").as_map().unwrap().contains_key("<<"));
+    }
+
+    #[test]
+    fn faults_are_told_with_their_place() {
+        insta::assert_snapshot!(
+            [
+                error("a: 1\nb:\n  c: 1\n  'c': 2\n"),
+                error("a: {<<: 1}"),
+                error("a: {<<: {b: 1}, <<: {c: 1}}"),
+                error("services:\n  a:\n    environment:\n      - {1: x}\n"),
+                error("~: x"),
+                error("? [a]\n: b"),
+                error("a: &a [*a]"),
+                error("a: *b"),
+                error("a: !!int 1.5"),
+                error("a: \"b"),
+                error("\ta: b"),
+            ]
+            .join("\n"),
+            @""
+        );
+    }
+
+    #[test]
+    fn tags_are_taken_out_with_their_paths() {
+        let mut node = one("a: !reset 1\nb: [x, !reset y, !override [!reset z]]\nc: !override {d: !override 1}\n");
+        assert_eq!(take_tags(&mut node), [vec!["a"], vec!["b", "1"], vec!["b", "2"], vec!["c"]]);
+        assert_eq!(node, one("b: [x, [z]]\nc: {d: '1'}\n"));
+    }
+
+    #[test]
+    fn an_alias_to_a_reset_resets_and_one_to_its_parent_does_not() {
+        let mut node = one("a: &a {b: !reset 1}\nc: *a\nd: &d !reset x\ne: *d\n");
+        assert_eq!(take_tags(&mut node), [vec!["a", "b"], vec!["d"], vec!["e"]]);
+        assert_eq!(node, one("a: {}\nc: {}\n"));
+    }
+
+    #[test]
+    fn documents_are_told_apart_and_an_empty_file_has_none() {
+        assert_eq!(read("").unwrap().len(), 0);
+        assert_eq!(read("# nothing\n").unwrap().len(), 0);
+        assert_eq!(read("---\n").unwrap().len(), 1);
+        assert_eq!(read("a: 1\n---\nb: 2\n---\n").unwrap().len(), 3);
+    }
+
+    #[test]
+    fn bombs_are_refused() {
+        let laughs = (1..9).fold("a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, level| {
+            let aliases = vec![format!("*a{}", level - 1); 9].join(",");
+            format!("{text}a{level}: &a{level} [{aliases}]\n")
+        });
+        let merges = (1..30).fold("a0: &a0 {x: y}\n".to_owned(), |text, level| {
+            let below = level - 1;
+            format!("{text}a{level}: &a{level} {{<<: [*a{below}, *a{below}], k{level}: [*a{below}, *a{below}]}}\n")
+        });
+        let texts = format!("a: &a '{}'\nb: [{}]\n", "x".repeat(100_000), vec!["*a"; 10_000].join(","));
+        for bomb in [laughs, merges, texts] {
+            assert!(matches!(read(&bomb).unwrap_err().kind, YamlErrorKind::TooManyNodes { .. }));
+        }
+        assert!(read(&"[".repeat(100_000)).is_err());
+        assert!(read(&"{a: ".repeat(100_000)).is_err());
+        assert!(read(&format!("{}x{}", "[".repeat(100), "]".repeat(100))).is_ok());
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_refused_unread() {
+        let limits = Limits { bytes: 3, ..Limits::default() };
+        let error = parse("f".into(), "abcd", &limits).unwrap_err();
+        assert_eq!(error.kind, YamlErrorKind::TooLarge { bytes: 4, limit: 3 });
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in ".{0,200}") {
+            let _ = read(&text);
+        }
+
+        #[test]
+        fn nothing_like_yaml_makes_the_reader_panic(text in "([a&*b!<:\\[\\]{}, \n\"'|>#?-]|<<: |!reset |\n  |: ){0,60}") {
+            let _ = read(&text);
+        }
+
+        #[test]
+        fn a_map_finds_what_was_put_in(keys in proptest::collection::vec("[a-d]{1,2}", 0..40), gone in "[a-d]{1,2}") {
+            let place = Place { file: "f".into(), line: 1, column: 1 };
+            let mut map = Map::new();
+            for (at, key) in keys.iter().enumerate() {
+                map.insert(key.clone(), place.clone(), Node::new(place.clone(), Kind::Int(at as i128)));
+            }
+            map.remove(&gone);
+            for key in &keys {
+                let last = keys.iter().rposition(|other| other == key).unwrap();
+                let expected = (*key != gone).then_some(Kind::Int(last as i128));
+                prop_assert_eq!(map.get(key).map(|node| node.kind.clone()), expected);
+            }
+        }
+    }
+}

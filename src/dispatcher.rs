@@ -1,0 +1,4 @@
+//! Answers what arrives over Redis: commands, events, changes of the configuration.
+
+pub mod replies;
+pub mod schedule;
