@@ -111,9 +111,17 @@ fn the_domain_neither_waits_nor_reads_nor_logs_nor_looks_at_the_clock() {
             continue;
         }
         let text = code(&text);
-        for word in
-            ["async ", ".await", "tokio::", "std::fs", "tracing::", "TcpStream", "UnixStream", "Instant::now", "Timestamp::now"]
-        {
+        for word in [
+            "async ",
+            ".await",
+            "tokio::",
+            "std::fs",
+            "tracing::",
+            "TcpStream",
+            "UnixStream",
+            "Instant::now",
+            "Timestamp::now",
+        ] {
             if text.contains(word) {
                 broken.push(format!("{}: {word}", path.display()));
             }
