@@ -348,13 +348,15 @@ fn provider(reader: Reader<'_>) -> Value {
 }
 
 fn environment(reader: &Reader<'_>) -> BTreeMap<String, Option<String>> {
-    let variables = reader.nullable_map("environment");
-    for name in variables.keys().filter(|name| name.ends_with(char::is_whitespace)) {
-        if let Some(node) = reader.get("environment") {
-            reader.report("environment", node, format_args!("variable {name} is declared with a trailing space"));
+    if let Some(Node { kind: Kind::Seq(items), .. }) = reader.get("environment") {
+        for item in items {
+            let name = item.as_str().and_then(|line| line.split('=').next()).unwrap_or_default();
+            if name.ends_with(char::is_whitespace) {
+                reader.report("environment", item, format_args!("variable {name} is declared with a trailing space"));
+            }
         }
     }
-    variables
+    reader.nullable_map("environment")
 }
 
 fn hosts(reader: &Reader<'_>) -> BTreeMap<String, Vec<String>> {
@@ -415,7 +417,11 @@ fn ulimits(reader: &Reader<'_>) -> BTreeMap<String, Ulimit> {
                     soft: pair.integer("soft").unwrap_or_default(),
                     hard: pair.integer("hard").unwrap_or_default(),
                 }),
-                _ => reader.integer(key).map(Ulimit::Single),
+                // A limit of 0 has no number of its own in Compose: it is a pair of nothing.
+                _ => reader.integer(key).map(|limit| match limit {
+                    0 => Ulimit::Pair { soft: 0, hard: 0 },
+                    limit => Ulimit::Single(limit),
+                }),
             };
             limits.extend(limit.map(|limit| (key.clone(), limit)));
         }
