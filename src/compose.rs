@@ -37,6 +37,7 @@ mod merge;
 mod normalize;
 pub mod number;
 mod paths;
+pub mod print;
 pub mod project;
 mod schema;
 mod select;
