@@ -204,9 +204,7 @@ impl Check<'_> {
         }
         for watch in service.develop.iter().flat_map(|develop| &develop.watch) {
             if !matches!(watch.action.as_str(), "rebuild" | "restart") && watch.target.is_empty() {
-                let message = format!(
-                    "services.{name}.develop.watch: target is required for sync, sync+exec and sync+restart actions"
-                );
+                let message = format!("services.{name}.develop.watch: target is required for non-rebuild actions");
                 self.invalid(name, &["develop", "watch"], &message);
             }
         }
