@@ -224,14 +224,24 @@ impl Model {
         self
     }
 
-    /// Where a value stands; for one that was added by rule, where the deepest value around it stands.
+    /// Where a value stands, list items being steps such as `[0]`; for a value that was added by rule, where the deepest
+    /// one around it stands.
     pub fn place(&self, path: &[&str]) -> Option<&Place> {
         let mut node = &self.tree;
         let mut place = None;
-        for key in path {
-            let Some(entry) = node.as_map().and_then(|map| map.entry(key)) else { break };
-            place = Some(&entry.place);
-            node = &entry.value;
+        for step in path {
+            match &node.kind {
+                Kind::Map(map) => {
+                    let Some(entry) = map.entry(step) else { break };
+                    (place, node) = (Some(&entry.place), &entry.value);
+                }
+                Kind::Seq(items) => {
+                    let index = step.strip_prefix('[').and_then(|step| step.strip_suffix(']'));
+                    let Some(item) = index.and_then(|index| items.get(index.parse::<usize>().ok()?)) else { break };
+                    (place, node) = (Some(&item.place), item);
+                }
+                _ => break,
+            }
         }
         place
     }
