@@ -121,7 +121,7 @@ pub struct Service {
     /// `None` takes the image's; an empty list clears it. Never left out.
     pub entrypoint: Option<Vec<String>>,
     #[serde(skip_serializing_if = "is_default")]
-    pub provider: Option<Value>,
+    pub provider: Option<Provider>,
     #[serde(skip_serializing_if = "is_default")]
     pub environment: NullableMap,
     #[serde(skip_serializing_if = "is_default")]
@@ -297,6 +297,16 @@ pub struct Build {
     pub platforms: Vec<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub privileged: bool,
+}
+
+/// `provider`: something else that runs the service; carried for the hash.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names of the Compose specification")]
+pub struct Provider {
+    #[serde(rename = "type", skip_serializing_if = "is_default")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub options: BTreeMap<String, Vec<String>>,
 }
 
 /// What a service needs of another before it starts.
