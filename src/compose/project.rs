@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
 
 use super::value::{ByteSize, Cpus, Duration, FileMode};
@@ -719,13 +720,29 @@ pub enum Ulimit {
 }
 
 /// `env_file[]` as it was in the file; dropped from a selected service, where its values are in `environment`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+///
+/// Serialised as its path if it is required, for Compose hashes it so.
+#[derive(Debug, Clone, Default, PartialEq)]
 #[allow(missing_docs, reason = "the names of the Compose specification")]
 pub struct EnvFile {
     pub path: String,
     pub required: bool,
-    #[serde(skip_serializing_if = "is_default")]
     pub format: String,
+}
+
+impl Serialize for EnvFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.required {
+            return serializer.serialize_str(&self.path);
+        }
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("path", &self.path)?;
+        map.serialize_entry("required", &self.required)?;
+        if !self.format.is_empty() {
+            map.serialize_entry("format", &self.format)?;
+        }
+        map.end()
+    }
 }
 
 /// A command that runs in the container after its start or before its stop.
