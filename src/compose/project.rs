@@ -703,20 +703,29 @@ pub struct FileObject {
 }
 
 /// A limit on a resource of the process: one value, or soft and hard.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Ulimit {
     /// Soft and hard are the same.
     Single(i64),
-    /// Soft and hard differ; zero members are left out of the JSON.
+    /// Soft and hard differ.
     Pair {
         /// What the process starts with.
-        #[serde(skip_serializing_if = "is_default")]
         soft: i64,
         /// What it may raise it to.
-        #[serde(skip_serializing_if = "is_default")]
         hard: i64,
     },
+}
+
+impl Serialize for Ulimit {
+    /// One number, or an object without its zero members: a single zero is `{}`, as Compose writes it.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let members = match *self {
+            Self::Single(0) => [("soft", 0), ("hard", 0)],
+            Self::Single(value) => return serializer.serialize_i64(value),
+            Self::Pair { soft, hard } => [("soft", soft), ("hard", hard)],
+        };
+        serializer.collect_map(members.into_iter().filter(|(_, value)| *value != 0))
+    }
 }
 
 /// `env_file[]` as it was in the file; dropped from a selected service, where its values are in `environment`.
