@@ -10,6 +10,11 @@
 
 mod architecture;
 mod bus;
+mod commands;
+mod config_changes;
 mod engine;
+mod health;
+mod lifecycle;
+mod seeding;
 mod settings;
 mod support;
