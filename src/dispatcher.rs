@@ -41,7 +41,7 @@ use steps::{Fault, Steps};
 const LONGEST_EVENT: usize = 16 * 1024;
 
 /// Time between two warnings of messages that nobody can be answered for.
-const WARN_EVERY: Duration = Duration::from_secs(60);
+const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// What the dispatcher does with what arrives.
 pub struct Options {

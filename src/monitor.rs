@@ -49,7 +49,7 @@ pub struct Inputs {
 #[derive(Debug, Serialize)]
 struct Status<'a> {
     #[serde(flatten)]
-    status: SourceStatus,
+    common: SourceStatus,
     version: &'static str,
     started_at: Timestamp,
     runs: u64,
@@ -204,7 +204,7 @@ impl<E: Engine, B: Bus> Monitor<E, B> {
     async fn tell(&self, problems: &Problems) {
         let records = self.runner.records();
         let status = Status {
-            status: SourceStatus {
+            common: SourceStatus {
                 source_id: self.options.own.clone(),
                 last_poll: self.last_poll,
                 last_success: self.last_success,

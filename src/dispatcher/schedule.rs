@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     fn every(seconds: u64) -> Option<Interval> {
-        Some(Duration::from_secs(seconds).try_into().unwrap())
+        Duration::from_secs(seconds).try_into().ok()
     }
 
     fn services() -> ScheduledServices {

@@ -21,7 +21,7 @@ use crate::runner::{RunError, RunRequest, Runner};
 use crate::schedule::Intervals;
 
 /// Life of a status that the daemon writes for a source, as the sources' own.
-const STATUS_TTL: Duration = Duration::from_secs(120);
+const STATUS_TTL: Duration = Duration::from_mins(2);
 
 /// Most of a run's output that a reply holds.
 const TAIL_LINES: usize = 20;
@@ -204,7 +204,7 @@ impl<E: Engine, B: Bus> Steps<E, B> {
 
     async fn status(&self, source: &SourceId, error: String) -> Result<(), Fault> {
         let key = status_key(source);
-        let found = self.bus.get(&[key.clone()]).await.map_err(|error| Fault::of(&error))?;
+        let found = self.bus.get(std::slice::from_ref(&key)).await.map_err(|error| Fault::of(&error))?;
         let earlier = found.into_iter().flatten().next().and_then(|text| SourceStatus::parse(&text));
         let earlier = earlier.filter(|status| status.source_id == *source);
         let status = earlier.unwrap_or_else(|| SourceStatus::new(source.clone()));
