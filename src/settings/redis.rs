@@ -170,4 +170,20 @@ mod tests {
         let redis = read("redis://me:s3cret@host").unwrap();
         assert!(!format!("{redis:?}").contains("s3cret"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn credentials_of_any_text_are_read_back(username in ".{0,20}", password in ".{0,20}") {
+            let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+            let redis = read(&format!("redis://{}:{}@host", encoded(&username), encoded(&password))).unwrap();
+            proptest::prop_assert_eq!(redis.username.unwrap_or_default(), username);
+            let read_back = redis.password.map(|password| password.expose_secret().to_owned());
+            proptest::prop_assert_eq!(read_back.unwrap_or_default(), password);
+        }
+
+        #[test]
+        fn any_text_is_a_url_or_an_error(url in "(redis|rediss|unix|.*)://.*") {
+            let _ = read(&url);
+        }
+    }
 }
