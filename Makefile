@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 # DIR: the folder of compose files that `make parity` compares on.
 DIR ?= tests/fixtures
+BINARY := $(or $(CARGO_TARGET_DIR),target)/image/sense-orchestrator
 
 .PHONY: help up down logs build image test lint parity
 
@@ -35,4 +36,6 @@ lint: ## format, clippy and docs, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 parity: build ## compare with the real docker compose on every compose file below DIR
-	@scripts/parity $(DIR)
+	@scripts/setup engine compose images
+	scripts/parity-load $(DIR)
+	scripts/parity-engine --binary $(BINARY) --image busybox:1 $(DIR)

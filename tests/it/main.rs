@@ -11,5 +11,8 @@
 mod architecture;
 mod bus;
 mod engine;
+mod runs;
+mod scheduling;
 mod settings;
+mod shutdown;
 mod support;
