@@ -3,10 +3,13 @@
 //! Field order and the rules for leaving a field out are those of the JSON that Compose hashes and prints
 //! (`config --format json`), so serialising a [`Service`] *is* the canonical form; [`crate::spec`] clears what the hash
 //! leaves out. Maps are sorted by key, as Go's encoder writes them.
+//!
+//! It is over 400 lines because it is one table: the specification's types and their fields, in their order.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
 
 use super::value::{ByteSize, Cpus, Duration, FileMode};
@@ -700,30 +703,55 @@ pub struct FileObject {
 }
 
 /// A limit on a resource of the process: one value, or soft and hard.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Ulimit {
     /// Soft and hard are the same.
     Single(i64),
-    /// Soft and hard differ; zero members are left out of the JSON.
+    /// Soft and hard differ.
     Pair {
         /// What the process starts with.
-        #[serde(skip_serializing_if = "is_default")]
         soft: i64,
         /// What it may raise it to.
-        #[serde(skip_serializing_if = "is_default")]
         hard: i64,
     },
 }
 
+impl Serialize for Ulimit {
+    /// One number, or an object without its zero members: a single zero is `{}`, as Compose writes it.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let members = match *self {
+            Self::Single(0) => [("soft", 0), ("hard", 0)],
+            Self::Single(value) => return serializer.serialize_i64(value),
+            Self::Pair { soft, hard } => [("soft", soft), ("hard", hard)],
+        };
+        serializer.collect_map(members.into_iter().filter(|(_, value)| *value != 0))
+    }
+}
+
 /// `env_file[]` as it was in the file; dropped from a selected service, where its values are in `environment`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+///
+/// Serialised as its path if it is required, for Compose hashes it so.
+#[derive(Debug, Clone, Default, PartialEq)]
 #[allow(missing_docs, reason = "the names of the Compose specification")]
 pub struct EnvFile {
     pub path: String,
     pub required: bool,
-    #[serde(skip_serializing_if = "is_default")]
     pub format: String,
+}
+
+impl Serialize for EnvFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.required {
+            return serializer.serialize_str(&self.path);
+        }
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("path", &self.path)?;
+        map.serialize_entry("required", &self.required)?;
+        if !self.format.is_empty() {
+            map.serialize_entry("format", &self.format)?;
+        }
+        map.end()
+    }
 }
 
 /// A command that runs in the container after its start or before its stop.

@@ -249,11 +249,7 @@ pub(super) fn ulimits(reader: &Reader<'_>) -> BTreeMap<String, Ulimit> {
                     soft: pair.integer("soft").unwrap_or_default(),
                     hard: pair.integer("hard").unwrap_or_default(),
                 }),
-                // A limit of 0 has no number of its own in Compose: it is a pair of nothing.
-                _ => reader.integer(key).map(|limit| match limit {
-                    0 => Ulimit::Pair { soft: 0, hard: 0 },
-                    limit => Ulimit::Single(limit),
-                }),
+                _ => reader.integer(key).map(Ulimit::Single),
             };
             limits.extend(limit.map(|limit| (key.clone(), limit)));
         }
