@@ -110,12 +110,15 @@ fn volume(reader: Reader<'_>) -> Volume {
 }
 
 fn file_object(reader: Reader<'_>) -> FileObject {
+    let (environment, content) = (reader.string("environment"), reader.get("content").and_then(Node::as_str));
+    let (content, value) = if environment.is_empty() { (content, None) } else { (None, content) };
+    let value = reader.get(ENVIRONMENT_VALUE).and_then(Node::as_str).or(value);
     FileObject {
         name: reader.string("name"),
         file: reader.string("file"),
-        environment: reader.string("environment"),
-        environment_value: reader.get(ENVIRONMENT_VALUE).and_then(Node::as_str).map(str::to_owned),
-        content: reader.string("content"),
+        environment,
+        environment_value: value.map(str::to_owned),
+        content: content.unwrap_or_default().to_owned(),
         external: reader.boolean("external").unwrap_or_default(),
         labels: reader.string_map("labels"),
         driver: reader.string("driver"),

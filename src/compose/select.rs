@@ -73,6 +73,9 @@ pub(super) fn select(
             continue;
         }
         let mut service = service.clone();
+        if let (Some(scale), Some(deploy)) = (service.scale, &mut service.deploy) {
+            deploy.replicas = Some(scale);
+        }
         if !names.is_empty() {
             service.depends_on.retain(|name, _| selected.contains(name));
         }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::super::error::LoadError;
 use super::super::project::{
     BindOptions, BlkioConfig, Build, Condition, CredentialSpec, Dependency, Deploy, Develop, Device, DeviceRequest,
-    EnvFile, FileReference, HealthCheck, Hook, ImageOptions, Logging, Mount, Placement, Port, Resource, Resources,
-    RestartPolicy, Service, ServiceModel, ServiceNetwork, ThrottleDevice, TmpfsOptions, Ulimit, UpdateConfig,
-    VolumeOptions, Watch, WeightDevice,
+    EnvFile, FileReference, HealthCheck, Hook, ImageOptions, Logging, Mount, Placement, Port, Provider, Resource,
+    Resources, RestartPolicy, Service, ServiceModel, ServiceNetwork, ThrottleDevice, TmpfsOptions, Ulimit,
+    UpdateConfig, VolumeOptions, Watch, WeightDevice,
 };
 use super::super::short;
 use super::super::yaml::{Entry, Kind, Node};
@@ -242,14 +243,22 @@ fn dependencies(reader: &Reader<'_>) -> BTreeMap<ServiceName, Dependency> {
             Ok(name) => {
                 dependencies.insert(name, dependency.unwrap_or(default));
             }
-            Err(error) => {
-                if let Some(node) = reader.get("depends_on") {
-                    reader.report("depends_on", node, error);
-                }
-            }
+            Err(_) => undefined_dependency(reader, &name),
         }
     }
     dependencies
+}
+
+/// What is no name of a service cannot be one that is there.
+fn undefined_dependency(reader: &Reader<'_>, name: &str) {
+    let shown = reader.path.to_string();
+    let service = shown.strip_prefix("services.").unwrap_or(&shown);
+    let message = format!("service {service:?} depends on undefined service {name:?}: invalid compose project");
+    let mut error = LoadError::new(message).of(reader.path.key("depends_on"));
+    if let Some(node) = reader.get("depends_on") {
+        error = error.at(&node.place);
+    }
+    reader.errors.borrow_mut().push(error);
 }
 
 fn deploy(reader: Reader<'_>) -> Deploy {
@@ -333,28 +342,23 @@ fn device_request(reader: Reader<'_>) -> DeviceRequest {
     }
 }
 
-fn provider(reader: Reader<'_>) -> Value {
-    let options: BTreeMap<String, Vec<String>> = reader
-        .with("options", |options| {
-            options.map.iter().map(|entry| (entry.key.clone(), options.strings(&entry.key))).collect()
-        })
-        .unwrap_or_default();
-    let mut value = serde_json::Map::new();
-    value.insert("type".to_owned(), Value::String(reader.string("type")));
-    if !options.is_empty() {
-        value.insert("options".to_owned(), json!(options));
-    }
-    Value::Object(value)
+fn provider(reader: Reader<'_>) -> Provider {
+    let options = reader.with("options", |options| {
+        options.map.iter().map(|entry| (entry.key.clone(), options.strings(&entry.key))).collect()
+    });
+    Provider { kind: reader.string("type"), options: options.unwrap_or_default() }
 }
 
 fn environment(reader: &Reader<'_>) -> BTreeMap<String, Option<String>> {
-    let variables = reader.nullable_map("environment");
-    for name in variables.keys().filter(|name| name.ends_with(char::is_whitespace)) {
-        if let Some(node) = reader.get("environment") {
-            reader.report("environment", node, format_args!("variable {name} is declared with a trailing space"));
+    if let Some(Node { kind: Kind::Seq(items), .. }) = reader.get("environment") {
+        for item in items {
+            let name = item.as_str().and_then(|line| line.split('=').next()).unwrap_or_default();
+            if name.ends_with(char::is_whitespace) {
+                reader.report("environment", item, format_args!("variable {name} is declared with a trailing space"));
+            }
         }
     }
-    variables
+    reader.nullable_map("environment")
 }
 
 fn hosts(reader: &Reader<'_>) -> BTreeMap<String, Vec<String>> {
@@ -415,7 +419,11 @@ fn ulimits(reader: &Reader<'_>) -> BTreeMap<String, Ulimit> {
                     soft: pair.integer("soft").unwrap_or_default(),
                     hard: pair.integer("hard").unwrap_or_default(),
                 }),
-                _ => reader.integer(key).map(Ulimit::Single),
+                // A limit of 0 has no number of its own in Compose: it is a pair of nothing.
+                _ => reader.integer(key).map(|limit| match limit {
+                    0 => Ulimit::Pair { soft: 0, hard: 0 },
+                    limit => Ulimit::Single(limit),
+                }),
             };
             limits.extend(limit.map(|limit| (key.clone(), limit)));
         }
