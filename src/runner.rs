@@ -29,6 +29,7 @@ mod services;
 
 pub use ledger::Record;
 pub use projects::Projects;
+pub use run::random;
 
 use claims::Claims;
 use ledger::Ledger;
