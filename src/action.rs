@@ -162,6 +162,19 @@ impl Reaction {
     }
 }
 
+impl Reaction {
+    /// Whether a message is about the source that the reaction writes the status of.
+    ///
+    /// Several sources may share a channel. A message that names no `source_id` concerns every reaction.
+    pub fn concerns(&self, payload: &Map<String, Value>) -> bool {
+        let mut sources = self.0.iter().filter_map(Step::reports_for);
+        match payload.get("source_id") {
+            None => true,
+            Some(named) => sources.all(|source| named.as_str() == Some(source)),
+        }
+    }
+}
+
 impl TryFrom<Vec<Step>> for Reaction {
     type Error = ActionError;
 
@@ -212,6 +225,11 @@ impl Step {
             }
             Self::Publish { .. } | Self::Reply { .. } | Self::Report(_) | Self::Wait(_) | Self::Status { .. } => None,
         }
+    }
+
+    /// The source whose status the step writes.
+    fn reports_for(&self) -> Option<&str> {
+        if let Self::Status { source, .. } = self { Some(source.as_str()) } else { None }
     }
 
     fn roots(&self) -> Vec<Root> {

@@ -104,7 +104,7 @@ impl<B: Bus> Seeder<B> {
 
     async fn read(&mut self, name: &str) -> Result<(), BusError> {
         let Some(section) = self.sections.iter_mut().find(|section| section.name == name) else { return Ok(()) };
-        if let Some(text) = self.bus.get(&[section.key.clone()]).await?.into_iter().flatten().next() {
+        if let Some(text) = self.bus.get(std::slice::from_ref(&section.key)).await?.into_iter().flatten().next() {
             section.saw(text);
         }
         Ok(())
@@ -112,14 +112,14 @@ impl<B: Bus> Seeder<B> {
 
     /// Seeds on every new connection and each `period` since `epoch`, and watches the sections, until intake closes.
     pub async fn run(mut self, epoch: Instant, period: Duration, intake: CancellationToken) {
-        let mut changes = self.bus.subscribe(&[CONFIG_CHANGED.to_owned()]);
+        let mut messages = self.bus.subscribe(&[CONFIG_CHANGED.to_owned()]);
         let mut ticks = interval_at(epoch + period, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             let outcome = tokio::select! {
                 () = intake.cancelled() => return,
                 _ = ticks.tick() => self.seed().await,
-                event = changes.next() => match event {
+                event = messages.next() => match event {
                     None => return,
                     Some(Event::Gap { .. }) => self.seed().await,
                     Some(Event::Message(message)) => match ConfigChanged::parse(&message.payload) {

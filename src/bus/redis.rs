@@ -170,7 +170,9 @@ impl RedisBus {
 
     async fn subscribe(&self, session: &mut Session) -> Result<(), FredError> {
         let meanwhile = session.subscriber.subscribe(&self.0.channels()).await?;
-        meanwhile.into_iter().for_each(|arrival| self.0.hand_over(arrival));
+        for arrival in meanwhile {
+            self.0.hand_over(arrival);
+        }
         Ok(())
     }
 

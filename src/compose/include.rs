@@ -118,9 +118,8 @@ impl Loader<'_> {
         }
         let directory = entry.directory.as_ref().map_or_else(|| parent(&main), |path| clean(&absolute(here, path)));
         // A relative directory that is not there gives way to the one around it, but for files to include and `.env`.
-        let missing = |path: &String| {
-            !path.starts_with('/') && !matches!(self.opener.kind(&directory), Ok(FileKind::Directory))
-        };
+        let missing =
+            |path: &String| !path.starts_with('/') && !matches!(self.opener.kind(&directory), Ok(FileKind::Directory));
         let base = if entry.directory.as_ref().is_some_and(missing) { parent(&directory) } else { directory.clone() };
         let env_files = self.env_files(&entry, here, &directory)?;
         let warnings = &mut self.warnings;

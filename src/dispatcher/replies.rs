@@ -12,6 +12,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, BusError};
 use crate::names::RequestId;
@@ -25,6 +26,9 @@ const LONGEST_WAIT: Duration = Duration::from_millis(640);
 
 /// How long a reply is published for somebody to listen.
 const LISTEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// The same while the daemon ends.
+const LAST_LIMIT: Duration = Duration::from_millis(700);
 
 /// Attempts under way at the same time.
 const MOST_ATTEMPTS: usize = 64;
@@ -46,21 +50,27 @@ struct Parcel {
 
 /// Hands replies over for delivery. The delivery ends when all of these are gone.
 #[derive(Debug, Clone)]
-pub struct Replies(mpsc::UnboundedSender<Parcel>);
+pub(super) struct Replies(mpsc::Sender<Parcel>);
 
 impl Replies {
-    /// Delivers a reply.
-    pub fn send(&self, request: &RequestId, json: Arc<str>) {
-        let parcel = Parcel {
-            request: request.clone(),
-            channel: crate::message::reply_channel(request).into(),
-            json,
-            since: Instant::now(),
-            kept: false,
-            wait: FIRST_WAIT,
-        };
+    /// Delivers the reply to a command that was carried out.
+    pub(super) async fn send(&self, request: &RequestId, json: Arc<str>) {
         // The other end outlives this one.
-        let _ = self.0.send(parcel);
+        let _ = self.0.send(Parcel::new(request, json)).await;
+    }
+
+    /// Delivers a reply, unless thousands wait already.
+    pub(super) fn offer(&self, request: &RequestId, json: Arc<str>) {
+        if self.0.try_send(Parcel::new(request, json)).is_err() {
+            tracing::warn!(request_id = %request, "too many replies wait, one dropped");
+        }
+    }
+}
+
+impl Parcel {
+    fn new(request: &RequestId, json: Arc<str>) -> Self {
+        let channel = crate::message::reply_channel(request).into();
+        Self { request: request.clone(), channel, json, since: Instant::now(), kept: false, wait: FIRST_WAIT }
     }
 }
 
@@ -75,24 +85,25 @@ enum Attempt {
 }
 
 /// The delivery of replies.
-pub struct Delivery<B> {
+pub(super) struct Delivery<B> {
     bus: Arc<B>,
     keep: Duration,
-    incoming: mpsc::UnboundedReceiver<Parcel>,
+    intake: CancellationToken,
+    incoming: mpsc::Receiver<Parcel>,
     waiting: BTreeMap<(Instant, u64), Parcel>,
     count: u64,
 }
 
-/// A way to hand over replies, and the delivery to [`run`](Delivery::run). Each is kept at its key for `keep`.
-pub fn replies<B: Bus>(bus: Arc<B>, keep: Duration) -> (Replies, Delivery<B>) {
-    // Unbounded, for its senders are bounded: commands by the number in flight, refusals by what waits in the delivery.
-    let (sender, incoming) = mpsc::unbounded_channel();
-    (Replies(sender), Delivery { bus, keep, incoming, waiting: BTreeMap::new(), count: 0 })
+/// A way to hand over replies, and their delivery. Each is kept at its key for `keep`; once the intake is closed they are
+/// published for a short while only.
+pub(super) fn replies<B: Bus>(bus: Arc<B>, keep: Duration, intake: CancellationToken) -> (Replies, Delivery<B>) {
+    let (sender, incoming) = mpsc::channel(MOST_WAITING);
+    (Replies(sender), Delivery { bus, keep, intake, incoming, waiting: BTreeMap::new(), count: 0 })
 }
 
 impl<B: Bus> Delivery<B> {
     /// Delivers until the last [`Replies`] is gone and nothing waits any more.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut attempts = FuturesUnordered::new();
         let mut open = true;
         while open || !self.waiting.is_empty() || !attempts.is_empty() {
@@ -129,6 +140,7 @@ impl<B: Bus> Delivery<B> {
     }
 
     fn again(&mut self, mut parcel: Parcel, limit: Duration) {
+        let limit = if self.intake.is_cancelled() { limit.min(LAST_LIMIT) } else { limit };
         if parcel.since.elapsed() + parcel.wait > limit {
             tracing::debug!(request_id = %parcel.request, "reply not received by anybody");
             return;

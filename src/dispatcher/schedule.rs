@@ -22,7 +22,7 @@ pub type ScheduledServices = BTreeMap<ServiceName, Scheduled>;
 
 /// A field of the schedule that is not followed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Refused {
+pub(super) enum Refused {
     /// The whole of it is no JSON object.
     #[error("schedule is not a JSON object")]
     NoObject,
@@ -48,7 +48,7 @@ const MOST_REFUSED: usize = 20;
 /// The intervals that a schedule asks for, and what of it is refused.
 ///
 /// A field that is absent means the service's default, 0 or null that it is paused. A refused one leaves `current` as it is.
-pub fn read(text: &str, services: &ScheduledServices, current: &Intervals) -> (Intervals, Vec<Refused>) {
+pub(super) fn read(text: &str, services: &ScheduledServices, current: &Intervals) -> (Intervals, Vec<Refused>) {
     let Ok(fields) = serde_json::from_str::<Map<String, Value>>(text) else {
         return (current.clone(), vec![Refused::NoObject]);
     };
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     fn every(seconds: u64) -> Option<Interval> {
-        Some(Duration::from_secs(seconds).try_into().unwrap())
+        Duration::from_secs(seconds).try_into().ok()
     }
 
     fn services() -> ScheduledServices {

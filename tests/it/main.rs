@@ -10,9 +10,14 @@
 
 mod architecture;
 mod bus;
+mod commands;
+mod config_changes;
 mod engine;
+mod health;
+mod lifecycle;
 mod runs;
 mod scheduling;
+mod seeding;
 mod settings;
 mod shutdown;
 mod support;

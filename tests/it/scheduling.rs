@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sense_orchestrator::schedule::{Interval, Intervals};
+use sense_orchestrator::schedule::{FirstSlot, Interval, Intervals};
 use sense_orchestrator::scheduler;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -41,7 +41,8 @@ fn schedule(stack: Stack, first: &[(&str, u64)], parallel: usize) -> Scheduled {
     let work = TaskTracker::new();
     let parallel = NonZeroUsize::new(parallel).unwrap();
     let intake = stack.stages.intake.clone();
-    let task = tokio::spawn(scheduler::run(stack.runner.clone(), receiver, parallel, work.clone(), intake));
+    let task =
+        tokio::spawn(scheduler::run(stack.runner.clone(), receiver, FirstSlot::Now, parallel, work.clone(), intake));
     Scheduled { stack, intervals: sender, work, task }
 }
 

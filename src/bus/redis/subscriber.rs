@@ -3,6 +3,7 @@
 //! fred decodes whatever a read brought before anybody else runs, and drops what its channel cannot hold: a burst of some
 //! thousand messages, or few very large ones, would be lost or fill the memory. This one reads a piece at a time.
 
+use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ impl Subscriber {
     async fn send(&mut self, words: &[&str]) -> io::Result<()> {
         let mut request = format!("*{}\r\n", words.len());
         for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            let _ = write!(request, "${}\r\n{word}\r\n", word.len());
         }
         timeout(self.limit, self.socket.write_all(request.as_bytes())).await.map_err(|_| late())?
     }

@@ -7,9 +7,9 @@ use serde_json::json;
 use super::super::error::LoadError;
 use super::super::project::{
     BindOptions, BlkioConfig, Build, Condition, CredentialSpec, Dependency, Deploy, Develop, Device, DeviceRequest,
-    EnvFile, FileReference, HealthCheck, Hook, ImageOptions, Logging, Mount, Placement, Port, Provider, Resource, Resources,
-    RestartPolicy, Service, ServiceModel, ServiceNetwork, ThrottleDevice, TmpfsOptions, Ulimit, UpdateConfig,
-    VolumeOptions, Watch, WeightDevice,
+    EnvFile, FileReference, HealthCheck, Hook, ImageOptions, Logging, Mount, Placement, Port, Provider, Resource,
+    Resources, RestartPolicy, Service, ServiceModel, ServiceNetwork, ThrottleDevice, TmpfsOptions, Ulimit,
+    UpdateConfig, VolumeOptions, Watch, WeightDevice,
 };
 use super::super::short;
 use super::super::yaml::{Entry, Kind, Node};
