@@ -15,11 +15,13 @@ pub mod docker;
 /// What went wrong with an Engine call, by what a caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The object of the call does not exist.
-    #[error("{what} not found")]
+    /// An object of the call does not exist.
+    #[error("{call}: {message}")]
     NotFound {
-        /// The object, such as `image redis:7`.
-        what: String,
+        /// The call, such as `create container`.
+        call: &'static str,
+        /// The Engine's own words, which name the object.
+        message: String,
     },
     /// The object is in a state, or a name in use, that forbids the call.
     #[error("{call}: {message}")]
@@ -29,9 +31,11 @@ pub enum EngineError {
         /// The Engine's own words.
         message: String,
     },
-    /// The Engine did not answer: it is down, restarting, or the connection broke.
-    #[error("engine unavailable")]
+    /// The Engine did not answer: it is down, restarting, or the connection broke. The call may have been carried out.
+    #[error("{call}: engine unavailable")]
     Unavailable {
+        /// The call, such as `create container`.
+        call: &'static str,
         /// What the connection said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -64,6 +68,32 @@ pub struct ApiVersion {
     pub major: u16,
     /// After the dot.
     pub minor: u16,
+}
+
+impl ApiVersion {
+    /// The oldest version that is spoken: Engine 20.10.
+    pub const OLDEST: Self = Self { major: 1, minor: 41 };
+}
+
+impl std::fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// Why a text is not an API version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an API version such as 1.41")]
+pub struct ParseApiVersionError(String);
+
+impl std::str::FromStr for ApiVersion {
+    type Err = ParseApiVersionError;
+
+    fn from_str(text: &str) -> Result<Self, ParseApiVersionError> {
+        text.split_once('.')
+            .and_then(|(major, minor)| Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? }))
+            .ok_or_else(|| ParseApiVersionError(text.chars().take(40).collect()))
+    }
 }
 
 /// An image to pull.
@@ -185,7 +215,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Sends SIGKILL; succeeds when the container is not running.
     fn kill_container(&self, container: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Removes a container; succeeds when it is already gone or going.
+    /// Removes a container; succeeds when it is already gone.
     fn remove_container(
         &self,
         container: &str,

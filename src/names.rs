@@ -114,6 +114,15 @@ name!(
     |text| text.len() == 12 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 );
 
+impl RunId {
+    /// The id of six random bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 6]) -> Self {
+        let [a, b, c, d, e, f] = bytes;
+        Self(format!("{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}").into())
+    }
+}
+
 name!(
     /// Identifies a command, chosen by its sender; part of the reply's channel and key.
     RequestId,

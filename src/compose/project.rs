@@ -3,6 +3,8 @@
 //! Field order and the rules for leaving a field out are those of the JSON that Compose hashes and prints
 //! (`config --format json`), so serialising a [`Service`] *is* the canonical form; [`crate::spec`] clears what the hash
 //! leaves out. Maps are sorted by key, as Go's encoder writes them.
+//!
+//! It is over 400 lines because it is one table: the specification's types and their fields, in their order.
 
 use std::collections::BTreeMap;
 
@@ -120,7 +122,7 @@ pub struct Service {
     /// `None` takes the image's; an empty list clears it. Never left out.
     pub entrypoint: Option<Vec<String>>,
     #[serde(skip_serializing_if = "is_default")]
-    pub provider: Option<Value>,
+    pub provider: Option<Provider>,
     #[serde(skip_serializing_if = "is_default")]
     pub environment: NullableMap,
     #[serde(skip_serializing_if = "is_default")]
@@ -296,6 +298,16 @@ pub struct Build {
     pub platforms: Vec<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub privileged: bool,
+}
+
+/// `provider`: something else that runs the service; carried for the hash.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names of the Compose specification")]
+pub struct Provider {
+    #[serde(rename = "type", skip_serializing_if = "is_default")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub options: BTreeMap<String, Vec<String>>,
 }
 
 /// What a service needs of another before it starts.
@@ -691,20 +703,29 @@ pub struct FileObject {
 }
 
 /// A limit on a resource of the process: one value, or soft and hard.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Ulimit {
     /// Soft and hard are the same.
     Single(i64),
-    /// Soft and hard differ; zero members are left out of the JSON.
+    /// Soft and hard differ.
     Pair {
         /// What the process starts with.
-        #[serde(skip_serializing_if = "is_default")]
         soft: i64,
         /// What it may raise it to.
-        #[serde(skip_serializing_if = "is_default")]
         hard: i64,
     },
+}
+
+impl Serialize for Ulimit {
+    /// One number, or an object without its zero members: a single zero is `{}`, as Compose writes it.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let members = match *self {
+            Self::Single(0) => [("soft", 0), ("hard", 0)],
+            Self::Single(value) => return serializer.serialize_i64(value),
+            Self::Pair { soft, hard } => [("soft", soft), ("hard", hard)],
+        };
+        serializer.collect_map(members.into_iter().filter(|(_, value)| *value != 0))
+    }
 }
 
 /// `env_file[]` as it was in the file; dropped from a selected service, where its values are in `environment`.

@@ -1,3 +1,23 @@
 //! What the daemon does, by capability: on fakes with paused time, and on a real Engine and a real Redis.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+#![allow(clippy::disallowed_methods, reason = "tests read their environment and spawn tasks")]
 
+mod architecture;
+mod bus;
+mod commands;
+mod config_changes;
+mod engine;
+mod health;
+mod lifecycle;
+mod runs;
+mod scheduling;
+mod seeding;
+mod settings;
+mod shutdown;
 mod support;

@@ -1,0 +1,439 @@
+//! The verbs that the configuration is written in: what a command does, what follows an event.
+//!
+//! There are no conditions, loops or expressions here: what needs one is Rust.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::clock::Span;
+use crate::names::{ServiceName, SourceId};
+
+pub mod text;
+
+use text::{Root, Text};
+
+/// The actions of the command channel, by the name that a command gives.
+pub type Actions = BTreeMap<String, Action>;
+
+/// What follows a message, by its channel.
+pub type Reactions = BTreeMap<String, Reaction>;
+
+/// What a changed section of the configuration means for a running service, by section.
+pub type ConfigChanges = BTreeMap<String, ConfigChange>;
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "RawStep")]
+pub enum Step {
+    /// Run an ephemeral service and wait for its end.
+    Run {
+        /// Which service.
+        service: Target,
+        /// Variables added to the service's own.
+        env: BTreeMap<String, Text>,
+    },
+    /// Start a service.
+    Start(Target),
+    /// Stop a service.
+    Stop(Target),
+    /// Stop a service, then start it.
+    Restart(Target),
+    /// Publish a command on a channel; `request_id`, `params` and `timestamp` are added where absent.
+    Publish {
+        /// The channel.
+        channel: String,
+        /// The message.
+        message: Map<String, Value>,
+    },
+    /// Put the list at a key into the reply. The key is deleted before the action's first step, so that what is read was
+    /// written by this action.
+    Reply {
+        /// Field of the reply's `data`.
+        field: String,
+        /// Key of a JSON list.
+        from: String,
+    },
+    /// Put the state of the services into the reply, under `services`.
+    Report(Report),
+    /// Let time pass.
+    Wait(Duration),
+    /// Write an error into a source's status.
+    Status {
+        /// Which source.
+        source: SourceId,
+        /// Its `last_error`.
+        error: Text,
+    },
+}
+
+/// What a `report` step tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// Every service with its interval and its runs.
+    Services,
+}
+
+/// The service of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Always this one.
+    Fixed(ServiceName),
+    /// The one that a parameter of the command names, if that is permitted.
+    Param(String),
+}
+
+/// Why a configured action is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ActionError {
+    /// No verb, or several.
+    #[error("a step has exactly one of run, start, stop, restart, publish, reply, report, wait, status; here: {0}")]
+    Verbs(String),
+    /// A key that another verb has.
+    #[error("`{key}` does not belong to `{verb}`")]
+    Foreign {
+        /// The key.
+        key: &'static str,
+        /// The step's verb.
+        verb: &'static str,
+    },
+    /// A key that the verb needs.
+    #[error("`{verb}` needs `{key}`")]
+    Lacks {
+        /// The key.
+        key: &'static str,
+        /// The step's verb.
+        verb: &'static str,
+    },
+    /// No steps.
+    #[error("an action has at least one step")]
+    Empty,
+    /// A placeholder that has no value there.
+    #[error("`{{{0}…}}` has no value here")]
+    Placeholder(Root),
+    /// A verb that has no sense there.
+    #[error("`{0}` has no reply to write to here")]
+    NoReply(&'static str),
+    /// A service that is neither a name nor a parameter.
+    #[error("{0:?} is neither a service name nor a single {{params.…}}")]
+    Target(String),
+    /// A text with a broken placeholder.
+    #[error(transparent)]
+    Text(#[from] text::TextError),
+}
+
+/// What a command does: one or more steps, carried out in order until one fails.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "Vec<Step>")]
+pub struct Action(Vec<Step>);
+
+impl Action {
+    /// The steps in their order.
+    pub fn steps(&self) -> &[Step] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<Step>> for Action {
+    type Error = ActionError;
+
+    fn try_from(steps: Vec<Step>) -> Result<Self, ActionError> {
+        if steps.is_empty() {
+            return Err(ActionError::Empty);
+        }
+        only(&steps, Root::Params)?;
+        Ok(Self(steps))
+    }
+}
+
+/// What follows a message on a channel: one or more steps. Messages that arrive meanwhile are covered by it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "Vec<Step>")]
+pub struct Reaction(Vec<Step>);
+
+impl Reaction {
+    /// The steps in their order.
+    pub fn steps(&self) -> &[Step] {
+        &self.0
+    }
+}
+
+impl Reaction {
+    /// Whether a message is about the source that the reaction writes the status of.
+    ///
+    /// Several sources may share a channel. A message that names no `source_id` concerns every reaction.
+    pub fn concerns(&self, payload: &Map<String, Value>) -> bool {
+        let mut sources = self.0.iter().filter_map(Step::reports_for);
+        match payload.get("source_id") {
+            None => true,
+            Some(named) => sources.all(|source| named.as_str() == Some(source)),
+        }
+    }
+}
+
+impl TryFrom<Vec<Step>> for Reaction {
+    type Error = ActionError;
+
+    fn try_from(steps: Vec<Step>) -> Result<Self, ActionError> {
+        if steps.is_empty() {
+            return Err(ActionError::Empty);
+        }
+        only(&steps, Root::Payload)?;
+        match steps.iter().find(|step| matches!(step, Step::Reply { .. } | Step::Report(_))) {
+            Some(step) => Err(ActionError::NoReply(step.verb())),
+            None => Ok(Self(steps)),
+        }
+    }
+}
+
+/// Checks that no placeholder of the steps has another root.
+fn only(steps: &[Step], root: Root) -> Result<(), ActionError> {
+    match steps.iter().flat_map(Step::roots).find(|used| *used != root) {
+        Some(used) => Err(ActionError::Placeholder(used)),
+        None => Ok(()),
+    }
+}
+
+impl Step {
+    /// The verb as it is written.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Run { .. } => "run",
+            Self::Start(_) => "start",
+            Self::Stop(_) => "stop",
+            Self::Restart(_) => "restart",
+            Self::Publish { .. } => "publish",
+            Self::Reply { .. } => "reply",
+            Self::Report(_) => "report",
+            Self::Wait(_) => "wait",
+            Self::Status { .. } => "status",
+        }
+    }
+
+    /// The service that the step names itself, if it does.
+    pub fn fixed_service(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Run { service, .. } | Self::Start(service) | Self::Stop(service) | Self::Restart(service) => {
+                match service {
+                    Target::Fixed(service) => Some(service),
+                    Target::Param(_) => None,
+                }
+            }
+            Self::Publish { .. } | Self::Reply { .. } | Self::Report(_) | Self::Wait(_) | Self::Status { .. } => None,
+        }
+    }
+
+    /// The source whose status the step writes.
+    fn reports_for(&self) -> Option<&str> {
+        if let Self::Status { source, .. } = self { Some(source.as_str()) } else { None }
+    }
+
+    fn roots(&self) -> Vec<Root> {
+        fn target(service: &Target) -> Option<Root> {
+            matches!(service, Target::Param(_)).then_some(Root::Params)
+        }
+        match self {
+            Self::Run { service, env } => {
+                target(service).into_iter().chain(env.values().flat_map(Text::roots)).collect()
+            }
+            Self::Start(service) | Self::Stop(service) | Self::Restart(service) => {
+                target(service).into_iter().collect()
+            }
+            Self::Status { error, .. } => error.roots().collect(),
+            Self::Publish { .. } | Self::Reply { .. } | Self::Report(_) | Self::Wait(_) => Vec::new(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStep {
+    run: Option<Target>,
+    start: Option<Target>,
+    stop: Option<Target>,
+    restart: Option<Target>,
+    publish: Option<String>,
+    reply: Option<String>,
+    report: Option<Report>,
+    wait: Option<Span>,
+    status: Option<SourceId>,
+    env: Option<BTreeMap<String, Text>>,
+    message: Option<Map<String, Value>>,
+    from: Option<String>,
+    error: Option<Text>,
+}
+
+impl TryFrom<RawStep> for Step {
+    type Error = ActionError;
+
+    fn try_from(raw: RawStep) -> Result<Self, ActionError> {
+        let RawStep { run, start, stop, restart, publish, reply, report, wait, status, env, message, from, error } =
+            raw;
+        let verbs: Vec<&'static str> = [
+            run.as_ref().map(|_| "run"),
+            start.as_ref().map(|_| "start"),
+            stop.as_ref().map(|_| "stop"),
+            restart.as_ref().map(|_| "restart"),
+            publish.as_ref().map(|_| "publish"),
+            reply.as_ref().map(|_| "reply"),
+            report.map(|_| "report"),
+            wait.map(|_| "wait"),
+            status.as_ref().map(|_| "status"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let [verb] = verbs.as_slice() else {
+            return Err(ActionError::Verbs(if verbs.is_empty() { "none".into() } else { verbs.join(", ") }));
+        };
+        let keys = [
+            ("env", "run", env.is_some()),
+            ("message", "publish", message.is_some()),
+            ("from", "reply", from.is_some()),
+            ("error", "status", error.is_some()),
+        ];
+        if let Some((key, _, _)) = keys.into_iter().find(|(_, of, given)| *given && of != verb) {
+            return Err(ActionError::Foreign { key, verb });
+        }
+        let lacks = |key| ActionError::Lacks { key, verb };
+        if let Some(service) = run {
+            return Ok(Self::Run { service, env: env.unwrap_or_default() });
+        }
+        if let Some(channel) = publish {
+            return Ok(Self::Publish { channel, message: message.ok_or_else(|| lacks("message"))? });
+        }
+        if let Some(field) = reply {
+            return Ok(Self::Reply { field, from: from.ok_or_else(|| lacks("from"))? });
+        }
+        if let Some(source) = status {
+            return Ok(Self::Status { source, error: error.ok_or_else(|| lacks("error"))? });
+        }
+        start
+            .map(Self::Start)
+            .or(stop.map(Self::Stop))
+            .or(restart.map(Self::Restart))
+            .or(report.map(Self::Report))
+            .or(wait.map(|span| Self::Wait(span.0)))
+            .ok_or_else(|| ActionError::Verbs("none".into()))
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = ActionError;
+
+    fn try_from(text: String) -> Result<Self, ActionError> {
+        if let Ok(service) = text.parse() {
+            return Ok(Self::Fixed(service));
+        }
+        match text.parse::<Text>()?.as_placeholder() {
+            Some((Root::Params, field)) => Ok(Self::Param(field.to_owned())),
+            Some((Root::Payload, _)) | None => Err(ActionError::Target(text)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a changed section means for a service that read it at its start.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigChange {
+    /// The service that does not see the change by itself.
+    pub service: ServiceName,
+    /// What to do.
+    pub when_changed: WhenChanged,
+}
+
+/// What to do when a section of the configuration changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenChanged {
+    /// Warn that the service needs a restart.
+    Warn,
+    /// The same, but only while the service runs.
+    WarnIfRunning,
+    /// Restart the service.
+    Restart,
+}
+
+/// What commands may name in their parameters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Services that a command may run, start or stop.
+    pub operate: BTreeSet<ServiceName>,
+    /// Services that a command may restart.
+    pub restart: BTreeSet<ServiceName>,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(service) => service.fmt(f),
+            Self::Param(field) => write!(f, "{{params.{field}}}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(yaml: &str) -> Result<Step, String> {
+        serde_yaml::from_str(yaml).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_verb_is_read_with_its_keys() {
+        assert_eq!(
+            step("{ run: worker, env: { MODE: scan } }").unwrap(),
+            Step::Run {
+                service: Target::Fixed("worker".parse().unwrap()),
+                env: BTreeMap::from([("MODE".into(), "scan".parse().unwrap())])
+            }
+        );
+        assert_eq!(step("start: '{params.service}'").unwrap(), Step::Start(Target::Param("service".into())));
+        assert_eq!(step("wait: 2s").unwrap(), Step::Wait(Duration::from_secs(2)));
+        assert_eq!(step("report: services").unwrap(), Step::Report(Report::Services));
+        assert!(matches!(step("{ reply: found, from: 'list:x' }"), Ok(Step::Reply { .. })));
+        assert!(matches!(step("{ status: x, error: 'gone: {payload.reason}' }"), Ok(Step::Status { .. })));
+        assert!(matches!(step("{ publish: c, message: { a: 1 } }"), Ok(Step::Publish { .. })));
+    }
+
+    #[test]
+    fn a_wrong_step_is_an_error_that_names_the_fault() {
+        for (yaml, fault) in [
+            ("{ explode: worker }", "unknown field `explode`"),
+            ("{ run: a, stop: b }", "run, stop"),
+            ("{ env: { A: b } }", "here: none"),
+            ("{ stop: a, env: { A: b } }", "`env` does not belong to `stop`"),
+            ("{ reply: found }", "`reply` needs `from`"),
+            ("{ run: 'a/b' }", "\"a/b\" is neither a service name nor"),
+            ("{ run: '{payload.service}' }", "neither a service name nor"),
+            ("{ run: 'x-{params.service}' }", "neither a service name nor"),
+            ("{ status: x, error: '{nobody.x}' }", "nobody"),
+            ("{ report: tides }", "unknown variant `tides`"),
+        ] {
+            let error = step(yaml).unwrap_err();
+            assert!(error.contains(fault), "{yaml}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_without_a_value_is_refused_when_the_configuration_is_read() {
+        let action = serde_yaml::from_str::<Action>("[ { status: x, error: '{payload.reason}' } ]");
+        assert!(action.unwrap_err().to_string().contains("{payload.…}"));
+        let reaction = serde_yaml::from_str::<Reaction>("[ { stop: '{params.service}' } ]");
+        assert!(reaction.unwrap_err().to_string().contains("{params.…}"));
+        let reaction = serde_yaml::from_str::<Reaction>("[ { reply: a, from: b } ]");
+        assert!(reaction.unwrap_err().to_string().contains("`reply` has no reply to write to here"));
+        assert!(serde_yaml::from_str::<Action>("[]").is_err());
+    }
+}

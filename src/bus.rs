@@ -1,0 +1,106 @@
+//! The port to Redis: keys, channels, and subscriptions that outlive connections.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::Timestamp;
+use crate::message::{self, SourceStatus};
+use crate::names::SourceId;
+
+pub mod redis;
+pub mod subscription;
+
+pub use subscription::{Event, Feed, Message, Subscription};
+
+/// What went wrong with a call, by what a caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// Redis did not answer: it is down, restarting, or the connection broke. The call may have had its effect.
+    #[error("redis unavailable")]
+    Unavailable {
+        /// What the connection said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Redis refused the call.
+    #[error("redis refused {call}")]
+    Refused {
+        /// The command, such as `SET`.
+        call: &'static str,
+        /// Redis' own words.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// State of the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Connection {
+    /// There is none; it is being made, for as long as it takes.
+    Down {
+        /// Why not, in the words of the last attempt.
+        reason: String,
+    },
+    /// It stands, and every subscription is live.
+    Up {
+        /// Counts the connections since the start, from 1. What Redis knew before may be gone with each.
+        generation: u64,
+    },
+}
+
+impl Connection {
+    /// True for [`Connection::Up`].
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Up { .. })
+    }
+}
+
+/// Redis.
+///
+/// Calls fail with [`BusError::Unavailable`] within 2 s when there is no connection, and work again by themselves once there
+/// is one. A call that failed so is not sent later. Values are text; one that is not UTF-8 reads as absent.
+pub trait Bus: Send + Sync + 'static {
+    /// The state of the connection, to read or to wait on.
+    fn connection(&self) -> watch::Receiver<Connection>;
+
+    /// Subscribes to channels, for as long as the subscription is kept.
+    ///
+    /// Its first event is the [`Event::Gap`] that says that it is live.
+    fn subscribe(&self, channels: &[String]) -> Subscription;
+
+    /// Publishes a message and returns how many received it.
+    fn publish(&self, channel: &str, payload: &str) -> impl Future<Output = Result<u64, BusError>> + Send;
+
+    /// The values at keys, in their order; all read at one moment.
+    fn get(&self, keys: &[String]) -> impl Future<Output = Result<Vec<Option<String>>, BusError>> + Send;
+
+    /// Sets a key, for a time or for good.
+    fn set(
+        &self,
+        key: &str,
+        value: &str,
+        expires: Option<Duration>,
+    ) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Sets a key if it is absent; false when it was there.
+    fn set_absent(&self, key: &str, value: &str) -> impl Future<Output = Result<bool, BusError>> + Send;
+
+    /// Deletes keys; succeeds when they are absent.
+    fn delete(&self, keys: &[String]) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Puts a value at the head of a list and cuts the list to `keep` values.
+    fn push(&self, key: &str, value: &str, keep: u16) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Makes sure that Redis answers on every connection, and replaces those on which it does not.
+    fn heartbeat(&self) -> impl Future<Output = Result<(), BusError>> + Send;
+}
+
+/// Whether a source reported a success since a moment: the proof that a run of it worked.
+pub async fn reported_since<B: Bus>(bus: &B, source: &SourceId, moment: Timestamp) -> Result<bool, BusError> {
+    let values = bus.get(&[message::status_key(source)]).await?;
+    let status = values.into_iter().flatten().next().and_then(|text| SourceStatus::parse(&text));
+    Ok(status.and_then(|status| status.last_success).is_some_and(|success| success >= moment))
+}

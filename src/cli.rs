@@ -1,0 +1,203 @@
+//! The command line: what it looks like, and nothing of what it does.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::engine::ApiVersion;
+use crate::names::ServiceName;
+use crate::settings::Argument;
+
+/// Runs a Compose stack's poll services on intervals and its on-demand services by command, through the Docker Engine
+/// API, as `docker compose` itself would.
+#[derive(Debug, Parser)]
+#[command(name = "sense-orchestrator", version, max_term_width = 100)]
+pub struct Cli {
+    /// Settings file in YAML; without it the one that `ORCHESTRATOR_CONFIG` names, if any
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    /// What is told about the Compose project.
+    #[command(flatten)]
+    pub compose: ComposeArgs,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Options with the names and meanings that they have in `docker compose`.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Compose project")]
+pub struct ComposeArgs {
+    /// Compose file; may be repeated, later ones override
+    #[arg(short, long = "file", value_name = "FILE", global = true)]
+    pub files: Vec<PathBuf>,
+
+    /// Directory that relative paths start from
+    #[arg(long, value_name = "DIR", global = true)]
+    pub project_directory: Option<PathBuf>,
+
+    /// Project name
+    #[arg(short, long, value_name = "NAME", global = true)]
+    pub project_name: Option<String>,
+
+    /// Profile to enable; may be repeated
+    #[arg(long = "profile", value_name = "NAME", global = true)]
+    pub profiles: Vec<String>,
+
+    /// File to read instead of .env; may be repeated
+    #[arg(long = "env-file", value_name = "FILE", global = true)]
+    pub env_files: Vec<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon (the default)
+    Run,
+    /// Check the settings and the Compose project, and say what would run when
+    Check,
+    /// Print what the Engine would be sent for a service, as one JSON object
+    Render(Render),
+    /// Print the Compose project as it was understood, as JSON
+    Config(Config),
+    /// Exit with 0 while the running daemon is well, with 1 otherwise
+    Health,
+}
+
+/// Options of `render`.
+#[derive(Debug, Args)]
+pub struct Render {
+    /// Service of the Compose file
+    pub service: ServiceName,
+
+    /// A one-off container, as `docker compose run` creates it, instead of a service's own
+    #[arg(long)]
+    pub one_off: bool,
+
+    /// Environment variable of the container, over the Compose file's; may be repeated. KEY alone takes our own value
+    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = variable)]
+    pub environment: Vec<(String, Option<String>)>,
+
+    /// Engine API version to write for, such as 1.41; without it the Engine's own, and the newest when --offline
+    #[arg(long, value_name = "VERSION", value_parser = api_version)]
+    pub api_version: Option<ApiVersion>,
+
+    /// Ask no Engine; leaves out the ids of images
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// Options of `config`.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t = ConfigFormat::Json)]
+    pub format: ConfigFormat,
+
+    /// Print the config hash of each of these services instead, one a line; `*` for all
+    #[arg(long, value_name = "SERVICE", value_delimiter = ',', conflicts_with = "services")]
+    pub hash: Vec<String>,
+
+    /// Print the names of the services instead, one a line
+    #[arg(long)]
+    pub services: bool,
+}
+
+/// Form of what `config` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ConfigFormat {
+    /// JSON, as `docker compose config --format json` writes it.
+    Json,
+}
+
+impl Cli {
+    /// What to do; [`Command::Run`] where nothing was said.
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Run)
+    }
+
+    /// The settings that the options give.
+    ///
+    /// Paths that are not UTF-8 are taken with replacement characters and fail when they are opened.
+    pub fn arguments(&self) -> Vec<Argument> {
+        let texts = |paths: &[PathBuf]| paths.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+        let ComposeArgs { files, project_directory, project_name, profiles, env_files } = &self.compose;
+        [
+            ("--file", "compose.files", texts(files)),
+            ("--project-directory", "compose.project_directory", texts(project_directory.as_slice())),
+            ("--project-name", "compose.project_name", project_name.iter().cloned().collect()),
+            ("--profile", "compose.profiles", profiles.clone()),
+            ("--env-file", "compose.env_files", texts(env_files)),
+        ]
+        .into_iter()
+        .filter(|(_, _, values): &(_, _, Vec<String>)| !values.is_empty())
+        .map(|(option, key, values)| Argument { option, key, values })
+        .collect()
+    }
+}
+
+fn variable(text: &str) -> Result<(String, Option<String>), String> {
+    let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_owned())));
+    if name.is_empty() {
+        return Err("the name of the variable is missing".into());
+    }
+    Ok((name.to_owned(), value))
+}
+
+fn api_version(text: &str) -> Result<ApiVersion, String> {
+    let version = text.strip_prefix('v').unwrap_or(text).split_once('.');
+    version
+        .and_then(|(major, minor)| Some(ApiVersion { major: major.parse().ok()?, minor: minor.parse().ok()? }))
+        .ok_or_else(|| "write it like 1.41".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("sense-orchestrator").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_subcommand_the_daemon_runs() {
+        assert!(matches!(parse("").unwrap().into_command(), Command::Run));
+        assert!(matches!(parse("--config x.yaml").unwrap().into_command(), Command::Run));
+    }
+
+    #[test]
+    fn options_of_the_project_stand_before_and_after_the_subcommand() {
+        for line in ["-f a.yaml --profile poll check", "check -f a.yaml --profile poll"] {
+            let cli = parse(line).unwrap();
+            let arguments = cli.arguments();
+            let keys: Vec<_> = arguments.iter().map(|argument| (argument.key, argument.values.join(","))).collect();
+            assert_eq!(keys, [("compose.files", "a.yaml".into()), ("compose.profiles", "poll".into())], "{line}");
+        }
+    }
+
+    #[test]
+    fn render_takes_variables_and_a_version() {
+        let cli = parse("render web --one-off -e A=b=c -e HOME --api-version 1.41 --offline").unwrap();
+        let Command::Render(render) = cli.into_command() else { panic!("not render") };
+        assert_eq!(render.environment, [("A".into(), Some("b=c".into())), ("HOME".into(), None)]);
+        assert_eq!(render.api_version, Some(ApiVersion { major: 1, minor: 41 }));
+        assert!(render.one_off && render.offline);
+    }
+
+    #[test]
+    fn wrong_usage_is_exit_code_2() {
+        for line in
+            ["nonsense", "render", "render a/b", "render web -e =x", "render web --api-version new", "--frobnicate"]
+        {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

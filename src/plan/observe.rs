@@ -1,0 +1,207 @@
+//! What was observed of the Engine, as far as plans depend on it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bollard::models::{
+    ContainerSummary, ContainerSummaryStateEnum as EngineState, MountPoint, Network, NetworkInspect, Volume,
+};
+
+use crate::names::ServiceName;
+use crate::spec::{Peers, labels};
+
+/// What a container is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Created, never started.
+    Created,
+    /// Running.
+    Running,
+    /// Ended, to be started again by the Engine.
+    Restarting,
+    /// Ended.
+    Exited,
+    /// Frozen.
+    Paused,
+    /// Being removed.
+    Removing,
+    /// Half removed, or in a state that the Engine did not name.
+    Dead,
+}
+
+impl From<EngineState> for State {
+    fn from(state: EngineState) -> Self {
+        match state {
+            EngineState::CREATED => Self::Created,
+            EngineState::RUNNING | EngineState::STOPPING => Self::Running,
+            EngineState::RESTARTING => Self::Restarting,
+            EngineState::EXITED => Self::Exited,
+            EngineState::PAUSED => Self::Paused,
+            EngineState::REMOVING => Self::Removing,
+            EngineState::DEAD | EngineState::EMPTY => Self::Dead,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Restarting => "restarting",
+            Self::Exited => "exited",
+            Self::Paused => "paused",
+            Self::Removing => "removing",
+            Self::Dead => "dead",
+        })
+    }
+}
+
+/// A container of the project.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Container {
+    /// Full id.
+    pub id: String,
+    /// Name, without the Engine's leading slash.
+    pub name: String,
+    /// Key of its service.
+    pub service: String,
+    /// Its number, where the label holds one.
+    pub number: Option<u32>,
+    /// Made by `run`.
+    pub one_off: bool,
+    /// What it is doing.
+    pub state: State,
+    /// Hash of the configuration that it was made from; empty where it has none.
+    pub config_hash: String,
+    /// Id of the image that it was made from; empty where unknown.
+    pub image: String,
+    /// Slug of a one-off.
+    pub slug: Option<String>,
+    /// Ids of the networks that it is connected to.
+    pub networks: Vec<String>,
+    /// Its mounts.
+    pub mounts: Vec<MountPoint>,
+}
+
+impl Container {
+    /// The container of a list's entry; none where it is not of any service.
+    #[must_use]
+    pub fn of(summary: &ContainerSummary) -> Option<Self> {
+        let labels = summary.labels.as_ref()?;
+        let label = |key: &str| labels.get(key).cloned();
+        let networks = summary.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+        Some(Self {
+            id: summary.id.clone()?,
+            name: summary.names.iter().flatten().next()?.trim_start_matches('/').to_owned(),
+            service: label(labels::SERVICE)?,
+            number: label(labels::CONTAINER_NUMBER).and_then(|number| number.parse().ok()),
+            one_off: label(labels::ONE_OFF).is_some_and(|value| value == "True"),
+            state: summary.state.map_or(State::Dead, State::from),
+            config_hash: label(labels::CONFIG_HASH).unwrap_or_default(),
+            image: label(labels::IMAGE).unwrap_or_default(),
+            slug: label(labels::SLUG),
+            networks: networks
+                .iter()
+                .flat_map(|networks| networks.values())
+                .filter_map(|endpoint| endpoint.network_id.clone())
+                .collect(),
+            mounts: summary.mounts.clone().unwrap_or_default(),
+        })
+    }
+}
+
+/// The project's containers and the ids of its networks.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stack {
+    /// All containers that carry the project's label and a config hash: those without one do not exist for Compose.
+    pub containers: Vec<Container>,
+    /// Ids of the networks, by key.
+    pub networks: BTreeMap<String, String>,
+}
+
+impl Stack {
+    /// The containers of a list; [`Stack::networks`] is the caller's to fill.
+    #[must_use]
+    pub fn of(summaries: &[ContainerSummary]) -> Self {
+        let containers = summaries.iter().filter_map(Container::of).collect();
+        Self { containers, networks: BTreeMap::new() }
+    }
+
+    /// A service's containers, one-offs left out.
+    pub fn of_service(&self, service: &ServiceName) -> impl Iterator<Item = &Container> {
+        self.containers.iter().filter(move |container| !container.one_off && container.service == service.as_str())
+    }
+
+    /// The containers as others refer to them.
+    #[must_use]
+    pub fn peers(&self) -> Peers {
+        let mut peers = Peers::default();
+        for container in self.containers.iter().filter(|container| !container.one_off) {
+            peers.add(&container.service, crate::spec::Peer { name: container.name.clone(), id: container.id.clone() });
+        }
+        peers
+    }
+}
+
+/// A network that could be one of the project's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkSeen {
+    /// Id.
+    pub id: String,
+    /// Engine name.
+    pub name: String,
+    /// Value of the project label.
+    pub project: Option<String>,
+    /// Value of the network label.
+    pub key: Option<String>,
+    /// Value of the config hash label.
+    pub config_hash: Option<String>,
+}
+
+impl NetworkSeen {
+    fn new(
+        id: Option<&String>,
+        name: Option<&String>,
+        labels: Option<&std::collections::HashMap<String, String>>,
+    ) -> Self {
+        let label = |key: &str| labels.and_then(|labels| labels.get(key)).cloned();
+        Self {
+            id: id.cloned().unwrap_or_default(),
+            name: name.cloned().unwrap_or_default(),
+            project: label(labels::PROJECT),
+            key: label(labels::NETWORK),
+            config_hash: label(labels::CONFIG_HASH).filter(|hash| !hash.is_empty()),
+        }
+    }
+}
+
+impl From<&NetworkInspect> for NetworkSeen {
+    fn from(network: &NetworkInspect) -> Self {
+        Self::new(network.id.as_ref(), network.name.as_ref(), network.labels.as_ref())
+    }
+}
+
+impl From<&Network> for NetworkSeen {
+    fn from(network: &Network) -> Self {
+        Self::new(network.id.as_ref(), network.name.as_ref(), network.labels.as_ref())
+    }
+}
+
+/// A volume that could be one of the project's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VolumeSeen {
+    /// Value of the project label.
+    pub project: Option<String>,
+    /// Value of the config hash label.
+    pub config_hash: Option<String>,
+}
+
+impl From<&Volume> for VolumeSeen {
+    fn from(volume: &Volume) -> Self {
+        Self {
+            project: volume.labels.get(labels::PROJECT).cloned(),
+            config_hash: volume.labels.get(labels::CONFIG_HASH).cloned(),
+        }
+    }
+}

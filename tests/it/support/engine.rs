@@ -1,0 +1,716 @@
+//! An Engine in memory: it keeps state, obeys scripts, lives on tokio's clock and writes down what it was told.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bollard::models::{
+    ContainerConfig, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
+    ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, EndpointSettings, EventActor, EventMessage, Health,
+    HealthStatusEnum, ImageInspect, Network, NetworkInspect, NetworkSettings, Volume, VolumeCreateRequest,
+};
+use futures::Stream;
+use sense_orchestrator::engine::{
+    ApiVersion, Engine, EngineError, EngineVersion, ExecCommand, PullImage, RemoveContainer, Upload,
+};
+use sense_orchestrator::spec::{ContainerBody, CreateContainer, NetworkBody};
+use tokio::sync::{Notify, broadcast};
+use tokio::time::Instant;
+
+/// What a service's containers do once they are started.
+#[derive(Debug, Clone)]
+pub(crate) struct Script {
+    /// How long they run; for ever where absent.
+    pub(crate) runs_for: Option<Duration>,
+    /// What they exit with by themselves.
+    pub(crate) exit_code: i64,
+    /// They go on after the stop signal, until they are killed.
+    pub(crate) ignores_stop: bool,
+    /// What they write.
+    pub(crate) output: String,
+    /// Their health some time after the start.
+    pub(crate) health: Option<(Duration, HealthStatusEnum)>,
+    /// The exit code of commands that are executed in them.
+    pub(crate) exec_code: i64,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            runs_for: Some(Duration::from_secs(1)),
+            exit_code: 0,
+            ignores_stop: false,
+            output: String::new(),
+            health: None,
+            exec_code: 0,
+        }
+    }
+}
+
+impl Script {
+    /// Runs for so long and exits with that code.
+    pub(crate) fn exits(code: i64, after: Duration) -> Self {
+        Self { runs_for: Some(after), exit_code: code, ..Self::default() }
+    }
+
+    /// Runs until it is stopped.
+    pub(crate) fn stays() -> Self {
+        Self { runs_for: None, ..Self::default() }
+    }
+}
+
+/// A call that goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The Engine refuses the call.
+    Refused,
+    /// The connection breaks before the call arrives.
+    Lost,
+    /// The connection breaks after the call was carried out.
+    LostAnswer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Created,
+    Running { since: Instant, ends: Option<Instant> },
+    Exited { code: i64 },
+}
+
+#[derive(Debug, Clone)]
+struct FakeContainer {
+    id: String,
+    name: String,
+    body: ContainerBody,
+    networks: Vec<String>,
+    endpoints: HashMap<String, EndpointSettings>,
+    script: Script,
+    life: Life,
+}
+
+impl FakeContainer {
+    fn labels(&self) -> HashMap<String, String> {
+        self.body.body.labels.clone().unwrap_or_default()
+    }
+
+    fn service(&self) -> String {
+        self.labels().get("com.docker.compose.service").cloned().unwrap_or_else(|| self.name.clone())
+    }
+
+    /// One-offs by service, as their names are random; others by name.
+    fn shown(&self) -> String {
+        if self.labels().get("com.docker.compose.oneoff").is_some_and(|oneoff| oneoff == "True") {
+            self.service()
+        } else {
+            self.name.clone()
+        }
+    }
+
+    fn has_labels(&self, wanted: &[String]) -> bool {
+        let labels = self.labels();
+        wanted.iter().all(|label| match label.split_once('=') {
+            Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
+            None => labels.contains_key(label),
+        })
+    }
+
+    /// Brings the container's life up to now.
+    fn settle(&mut self) {
+        if let Life::Running { ends: Some(ends), .. } = self.life
+            && ends <= Instant::now()
+        {
+            self.life = Life::Exited { code: self.script.exit_code };
+        }
+    }
+
+    fn health(&self) -> Option<HealthStatusEnum> {
+        let Life::Running { since, .. } = self.life else { return None };
+        let (after, status) = self.script.health?;
+        Some(if since + after <= Instant::now() { status } else { HealthStatusEnum::STARTING })
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    images: BTreeMap<String, ImageInspect>,
+    pullable: BTreeMap<String, ImageInspect>,
+    networks: BTreeMap<String, NetworkInspect>,
+    volumes: BTreeMap<String, Volume>,
+    containers: BTreeMap<String, FakeContainer>,
+    scripts: BTreeMap<String, Script>,
+    faults: BTreeMap<&'static str, VecDeque<Fault>>,
+    down: bool,
+    ids: u64,
+    transcript: Vec<String>,
+}
+
+/// An Engine in memory.
+pub(crate) struct FakeEngine {
+    api: ApiVersion,
+    origin: Instant,
+    state: Mutex<State>,
+    changed: Notify,
+    events: broadcast::Sender<EventMessage>,
+}
+
+impl FakeEngine {
+    /// An Engine with the image `busybox:test` and API 1.41.
+    pub(crate) fn new() -> Arc<Self> {
+        Self::speaking(ApiVersion::OLDEST)
+    }
+
+    /// The same with another API version.
+    pub(crate) fn speaking(api: ApiVersion) -> Arc<Self> {
+        let engine = Self {
+            api,
+            origin: Instant::now(),
+            state: Mutex::default(),
+            changed: Notify::new(),
+            events: broadcast::channel(256).0,
+        };
+        engine.add_image("busybox:test");
+        Arc::new(engine)
+    }
+
+    /// Puts an image into the Engine.
+    pub(crate) fn add_image(&self, reference: &str) {
+        let image = image(reference);
+        self.state.lock().unwrap().images.insert(reference.into(), image);
+    }
+
+    /// Lets an image be pulled.
+    pub(crate) fn offer_image(&self, reference: &str) {
+        let image = image(reference);
+        self.state.lock().unwrap().pullable.insert(reference.into(), image);
+    }
+
+    /// Says what a service's containers do.
+    pub(crate) fn script(&self, service: &str, script: Script) {
+        self.state.lock().unwrap().scripts.insert(service.into(), script);
+    }
+
+    /// Makes the next such call go wrong; several wait in line.
+    pub(crate) fn fail(&self, call: &'static str, fault: Fault) {
+        self.state.lock().unwrap().faults.entry(call).or_default().push_back(fault);
+    }
+
+    /// Stops the Engine, and with it all containers, as without live-restore.
+    pub(crate) fn shut_down(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.down = true;
+        for container in state.containers.values_mut() {
+            container.settle();
+            if matches!(container.life, Life::Running { .. }) {
+                container.life = Life::Exited { code: 137 };
+            }
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Brings the Engine back.
+    pub(crate) fn come_back(&self) {
+        self.state.lock().unwrap().down = false;
+        self.changed.notify_waiters();
+    }
+
+    /// Removes a container behind everybody's back.
+    pub(crate) fn lose_container(&self, service: &str) {
+        self.state.lock().unwrap().containers.retain(|_, container| container.service() != service);
+        self.changed.notify_waiters();
+    }
+
+    /// Names of all containers in any state.
+    pub(crate) fn container_names(&self) -> Vec<String> {
+        self.state.lock().unwrap().containers.keys().cloned().collect()
+    }
+
+    /// Names of the containers that run.
+    pub(crate) fn running_names(&self) -> Vec<String> {
+        let mut state = self.state.lock().unwrap();
+        state.containers.values_mut().for_each(FakeContainer::settle);
+        let running = |container: &&FakeContainer| matches!(container.life, Life::Running { .. });
+        state.containers.values().filter(running).map(|container| container.name.clone()).collect()
+    }
+
+    /// The create body of a container.
+    pub(crate) fn body(&self, name: &str) -> ContainerBody {
+        self.state.lock().unwrap().containers[name].body.clone()
+    }
+
+    /// What the Engine was told to change, one call a line behind the seconds since its start; then forgets it.
+    pub(crate) fn transcript(&self) -> String {
+        let lines = std::mem::take(&mut self.state.lock().unwrap().transcript);
+        lines.iter().fold(String::new(), |mut text, line| {
+            let _ = writeln!(text, "{line}");
+            text
+        })
+    }
+
+    fn say(&self, state: &mut State, line: &str) {
+        let at = self.origin.elapsed().as_secs();
+        state.transcript.push(format!("{at:>3}s {line}"));
+    }
+
+    /// Carries out a call, or the fault that waits for it.
+    fn call<T>(
+        &self,
+        call: &'static str,
+        act: impl FnOnce(&mut State) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let mut state = self.state.lock().unwrap();
+        if state.down {
+            return Err(lost(call));
+        }
+        state.containers.values_mut().for_each(FakeContainer::settle);
+        let fault = state.faults.get_mut(call).and_then(VecDeque::pop_front);
+        match fault {
+            Some(Fault::Refused) => Err(EngineError::Call { call, status: 500, message: "refused by the test".into() }),
+            Some(Fault::Lost) => Err(lost(call)),
+            Some(Fault::LostAnswer) => {
+                act(&mut state)?;
+                Err(lost(call))
+            }
+            None => act(&mut state),
+        }
+    }
+
+    fn emit(&self, container: &FakeContainer, action: &str) {
+        let mut attributes = container.labels();
+        attributes.insert("name".into(), container.name.clone());
+        let actor = EventActor { id: Some(container.id.clone()), attributes: Some(attributes) };
+        let event = EventMessage { action: Some(action.into()), actor: Some(actor), ..EventMessage::default() };
+        let _ = self.events.send(event);
+    }
+}
+
+fn image(reference: &str) -> ImageInspect {
+    let id = format!(
+        "sha256:{:0>64}",
+        reference.bytes().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    );
+    ImageInspect { id: Some(id), repo_tags: Some(vec![reference.into()]), ..ImageInspect::default() }
+}
+
+fn lost(call: &'static str) -> EngineError {
+    EngineError::Unavailable { call, source: "connection lost by the test".into() }
+}
+
+fn missing(call: &'static str, what: &str) -> EngineError {
+    EngineError::NotFound { call, message: format!("no such object: {what}") }
+}
+
+fn find<'a>(state: &'a mut State, call: &'static str, container: &str) -> Result<&'a mut FakeContainer, EngineError> {
+    state
+        .containers
+        .values_mut()
+        .find(|found| found.name == container || found.id == container)
+        .ok_or_else(|| missing(call, container))
+}
+
+impl Engine for FakeEngine {
+    async fn version(&self) -> Result<EngineVersion, EngineError> {
+        self.call("connect", |_| Ok(EngineVersion { engine: "fake".into(), api: self.api }))
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<ImageInspect>, EngineError> {
+        self.call("inspect image", |state| {
+            let by_id = || state.images.values().find(|image| image.id.as_deref() == Some(reference));
+            Ok(state.images.get(reference).or_else(by_id).cloned())
+        })
+    }
+
+    async fn pull_image(&self, image: &PullImage) -> Result<(), EngineError> {
+        self.call("pull image", |state| {
+            self.say(state, &format!("pull {}", image.reference));
+            let Some(found) = state.pullable.get(&image.reference).cloned() else {
+                return Err(missing("pull image", &image.reference));
+            };
+            state.images.insert(image.reference.clone(), found);
+            Ok(())
+        })
+    }
+
+    async fn network(&self, name: &str) -> Result<Option<NetworkInspect>, EngineError> {
+        self.call("inspect network", |state| {
+            let by_id = || state.networks.values().find(|network| network.id.as_deref() == Some(name));
+            Ok(state.networks.get(name).or_else(by_id).cloned())
+        })
+    }
+
+    async fn networks(&self, name: &str) -> Result<Vec<Network>, EngineError> {
+        self.call("list networks", |state| {
+            let matching = state.networks.iter().filter(|(found, _)| found.contains(name));
+            Ok(matching
+                .map(|(_, network)| Network {
+                    name: network.name.clone(),
+                    id: network.id.clone(),
+                    labels: network.labels.clone(),
+                    ..Network::default()
+                })
+                .collect())
+        })
+    }
+
+    async fn create_network(&self, body: &NetworkBody) -> Result<(), EngineError> {
+        self.call("create network", |state| {
+            let name = body.body.name.clone();
+            if state.networks.contains_key(&name) {
+                let message = format!("network with name {name} already exists");
+                return Err(EngineError::Conflict { call: "create network", message });
+            }
+            self.say(state, &format!("create network {name}"));
+            state.ids += 1;
+            let id = Some(format!("net{:061x}", state.ids));
+            let network = NetworkInspect {
+                name: Some(name.clone()),
+                id,
+                labels: body.body.labels.clone(),
+                ..NetworkInspect::default()
+            };
+            state.networks.insert(name, network);
+            Ok(())
+        })
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<(), EngineError> {
+        self.call("remove network", |state| {
+            self.say(state, &format!("remove network {name}"));
+            state.networks.retain(|found, network| found != name && network.id.as_deref() != Some(name));
+            Ok(())
+        })
+    }
+
+    async fn connect_network(
+        &self,
+        network: &str,
+        container: &str,
+        endpoint: &EndpointSettings,
+    ) -> Result<(), EngineError> {
+        let call = "connect network";
+        self.call(call, |state| {
+            let known = state.networks.contains_key(network);
+            let found = find(state, call, container)?;
+            if !known && matches!(found.life, Life::Running { .. }) {
+                return Err(missing(call, network));
+            }
+            found.networks.push(network.into());
+            found.endpoints.insert(network.into(), endpoint.clone());
+            let line = format!("connect {} to {network}", found.shown());
+            self.say(state, &line);
+            Ok(())
+        })
+    }
+
+    async fn disconnect_network(&self, network: &str, container: &str) -> Result<(), EngineError> {
+        self.call("disconnect network", |state| {
+            if let Ok(found) = find(state, "disconnect network", container) {
+                found.networks.retain(|name| name != network);
+                found.endpoints.remove(network);
+                let line = format!("disconnect {} from {network}", found.shown());
+                self.say(state, &line);
+            }
+            Ok(())
+        })
+    }
+
+    async fn volume(&self, name: &str) -> Result<Option<Volume>, EngineError> {
+        self.call("inspect volume", |state| Ok(state.volumes.get(name).cloned()))
+    }
+
+    async fn create_volume(&self, body: &VolumeCreateRequest) -> Result<(), EngineError> {
+        self.call("create volume", |state| {
+            let name = body.name.clone().unwrap_or_default();
+            self.say(state, &format!("create volume {name}"));
+            let volume =
+                Volume { name: name.clone(), labels: body.labels.clone().unwrap_or_default(), ..Volume::default() };
+            state.volumes.entry(name).or_insert(volume);
+            Ok(())
+        })
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        self.call("remove volume", |state| {
+            self.say(state, &format!("remove volume {name}"));
+            state.volumes.remove(name);
+            Ok(())
+        })
+    }
+
+    async fn containers(&self, labels: &[String]) -> Result<Vec<ContainerSummary>, EngineError> {
+        self.call("list containers", |state| {
+            let matching = state.containers.values().filter(|container| container.has_labels(labels));
+            Ok(matching.map(|container| summary(container, &state.networks)).collect())
+        })
+    }
+
+    async fn container(&self, container: &str) -> Result<Option<ContainerInspectResponse>, EngineError> {
+        self.call("inspect container", |state| {
+            Ok(find(state, "inspect container", container).ok().map(|found| inspection(found)))
+        })
+    }
+
+    async fn create_container(&self, container: &CreateContainer) -> Result<String, EngineError> {
+        let call = "create container";
+        self.call(call, |state| {
+            let image = container.body.body.image.clone().unwrap_or_default();
+            let by_id = |wanted: &str| state.images.values().any(|image| image.id.as_deref() == Some(wanted));
+            if !state.images.contains_key(&image) && !by_id(&image) {
+                return Err(EngineError::NotFound { call, message: format!("No such image: {image}") });
+            }
+            if state.containers.contains_key(&container.name) {
+                let message = format!("the container name {:?} is already in use", container.name);
+                return Err(EngineError::Conflict { call, message });
+            }
+            state.ids += 1;
+            let endpoints = container
+                .body
+                .body
+                .networking_config
+                .as_ref()
+                .and_then(|config| config.endpoints_config.clone())
+                .unwrap_or_default();
+            let mut made = FakeContainer {
+                id: format!("{:064x}", state.ids),
+                name: container.name.clone(),
+                body: container.body.clone(),
+                networks: endpoints.keys().cloned().collect(),
+                endpoints,
+                script: Script::default(),
+                life: Life::Created,
+            };
+            made.script = state.scripts.get(&made.service()).cloned().unwrap_or_default();
+            self.say(state, &format!("create {}", made.shown()));
+            let id = made.id.clone();
+            state.containers.insert(container.name.clone(), made);
+            Ok(id)
+        })
+    }
+
+    async fn start_container(&self, container: &str) -> Result<(), EngineError> {
+        let call = "start container";
+        let started = self.call(call, |state| {
+            let networks: Vec<String> = state.networks.keys().cloned().collect();
+            let found = find(state, call, container)?;
+            if matches!(found.life, Life::Running { .. }) {
+                return Ok(());
+            }
+            if let Some(gone) = found.networks.iter().find(|name| !networks.contains(name)) {
+                return Err(missing(call, gone));
+            }
+            let since = Instant::now();
+            found.life = Life::Running { since, ends: found.script.runs_for.map(|span| since + span) };
+            let (line, copy) = (format!("start {}", found.shown()), found.clone());
+            self.emit(&copy, "start");
+            self.say(state, &line);
+            Ok(())
+        });
+        self.changed.notify_waiters();
+        started
+    }
+
+    async fn wait_container(&self, container: &str) -> Result<i64, EngineError> {
+        let call = "wait for container";
+        loop {
+            let changed = self.changed.notified();
+            let life = self.call(call, |state| Ok(find(state, call, container)?.life))?;
+            match life {
+                Life::Created => return Ok(0),
+                Life::Exited { code } => return Ok(code),
+                Life::Running { ends: Some(ends), .. } => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(ends) => {}
+                        () = changed => {}
+                    }
+                }
+                Life::Running { ends: None, .. } => changed.await,
+            }
+        }
+    }
+
+    async fn stop_container(&self, container: &str, grace: Duration) -> Result<(), EngineError> {
+        let call = "stop container";
+        let ignores = self.call(call, |state| {
+            let found = find(state, call, container)?;
+            let (line, ignores) = (format!("stop {}", found.shown()), found.script.ignores_stop);
+            if !matches!(found.life, Life::Running { .. }) {
+                return Ok(false);
+            }
+            if !ignores {
+                found.life = Life::Exited { code: 143 };
+            }
+            self.say(state, &line);
+            Ok(ignores)
+        })?;
+        self.changed.notify_waiters();
+        if ignores {
+            tokio::time::sleep(grace).await;
+            self.call(call, |state| {
+                let found = find(state, call, container)?;
+                if matches!(found.life, Life::Running { .. }) {
+                    found.life = Life::Exited { code: 137 };
+                }
+                Ok(())
+            })?;
+            self.changed.notify_waiters();
+        }
+        Ok(())
+    }
+
+    async fn kill_container(&self, container: &str) -> Result<(), EngineError> {
+        let call = "kill container";
+        let killed = self.call(call, |state| {
+            let found = find(state, call, container)?;
+            let line = format!("kill {}", found.shown());
+            if matches!(found.life, Life::Running { .. }) {
+                found.life = Life::Exited { code: 137 };
+                self.say(state, &line);
+            }
+            Ok(())
+        });
+        self.changed.notify_waiters();
+        killed
+    }
+
+    async fn remove_container(&self, container: &str, options: RemoveContainer) -> Result<(), EngineError> {
+        let call = "remove container";
+        let removed = self.call(call, |state| {
+            let Ok(found) = find(state, call, container) else { return Ok(()) };
+            if matches!(found.life, Life::Running { .. }) && !options.force {
+                let message = format!("container {container} is running");
+                return Err(EngineError::Conflict { call, message });
+            }
+            let (name, line) = (found.name.clone(), format!("remove {}", found.shown()));
+            state.containers.remove(&name);
+            self.say(state, &line);
+            Ok(())
+        });
+        self.changed.notify_waiters();
+        removed
+    }
+
+    async fn rename_container(&self, container: &str, name: &str) -> Result<(), EngineError> {
+        let call = "rename container";
+        self.call(call, |state| {
+            if state.containers.contains_key(name) {
+                let message = format!("the container name {name:?} is already in use");
+                return Err(EngineError::Conflict { call, message });
+            }
+            let old = find(state, call, container)?.name.clone();
+            if let Some(mut found) = state.containers.remove(&old) {
+                found.name = name.into();
+                state.containers.insert(name.into(), found);
+            }
+            self.say(state, &format!("rename {old} to {name}"));
+            Ok(())
+        })
+    }
+
+    async fn logs_tail(&self, container: &str, limit: usize) -> Result<String, EngineError> {
+        self.call("read logs", |state| {
+            let output = find(state, "read logs", container)?.script.output.clone();
+            let from = output.len().saturating_sub(limit);
+            Ok(String::from_utf8_lossy(&output.as_bytes()[from..]).into_owned())
+        })
+    }
+
+    async fn upload(&self, container: &str, upload: &Upload) -> Result<(), EngineError> {
+        let call = "copy into container";
+        self.call(call, |state| {
+            let shown = find(state, call, container)?.shown();
+            self.say(state, &format!("upload {} bytes to {shown}", upload.archive.len()));
+            Ok(())
+        })
+    }
+
+    async fn exec(&self, container: &str, command: &ExecCommand) -> Result<i64, EngineError> {
+        let call = "exec in container";
+        self.call(call, |state| {
+            let found = find(state, call, container)?;
+            if !matches!(found.life, Life::Running { .. }) {
+                let message = format!("container {container} is not running");
+                return Err(EngineError::Conflict { call, message });
+            }
+            let (line, code) =
+                (format!("exec {} in {}", command.command.join(" "), found.shown()), found.script.exec_code);
+            self.say(state, &line);
+            Ok(code)
+        })
+    }
+
+    fn events(&self, labels: &[String]) -> impl Stream<Item = Result<EventMessage, EngineError>> + Send {
+        let labels = labels.to_vec();
+        let receiver = self.events.subscribe();
+        futures::stream::unfold((receiver, labels), |(mut receiver, labels)| async move {
+            loop {
+                let event = receiver.recv().await.ok()?;
+                let attributes = event.actor.as_ref()?.attributes.clone().unwrap_or_default();
+                let matches = labels.iter().all(|label| match label.split_once('=') {
+                    Some((key, value)) => attributes.get(key).is_some_and(|found| found == value),
+                    None => attributes.contains_key(label),
+                });
+                if matches {
+                    return Some((Ok(event), (receiver, labels)));
+                }
+            }
+        })
+    }
+}
+
+fn summary(container: &FakeContainer, networks: &BTreeMap<String, NetworkInspect>) -> ContainerSummary {
+    let endpoint = |name: &String| {
+        let network_id = networks.get(name).and_then(|network| network.id.clone());
+        (name.clone(), EndpointSettings { network_id, ..EndpointSettings::default() })
+    };
+    let networks = container.networks.iter().map(endpoint).collect();
+    let state = match container.life {
+        Life::Created => ContainerSummaryStateEnum::CREATED,
+        Life::Running { .. } => ContainerSummaryStateEnum::RUNNING,
+        Life::Exited { .. } => ContainerSummaryStateEnum::EXITED,
+    };
+    ContainerSummary {
+        id: Some(container.id.clone()),
+        names: Some(vec![format!("/{}", container.name)]),
+        image: container.body.body.image.clone(),
+        labels: Some(container.labels()),
+        state: Some(state),
+        network_settings: Some(ContainerSummaryNetworkSettings { networks: Some(networks) }),
+        ..ContainerSummary::default()
+    }
+}
+
+fn inspection(container: &FakeContainer) -> ContainerInspectResponse {
+    let (status, code) = match container.life {
+        Life::Created => (ContainerStateStatusEnum::CREATED, 0),
+        Life::Running { .. } => (ContainerStateStatusEnum::RUNNING, 0),
+        Life::Exited { code } => (ContainerStateStatusEnum::EXITED, code),
+    };
+    let age = match container.life {
+        Life::Running { since, .. } => since.elapsed(),
+        Life::Created | Life::Exited { .. } => Duration::ZERO,
+    };
+    let started = humantime::format_rfc3339_nanos(std::time::SystemTime::now() - age).to_string();
+    let state = ContainerState {
+        status: Some(status),
+        running: Some(matches!(container.life, Life::Running { .. })),
+        exit_code: Some(code),
+        health: container.health().map(|status| Health { status: Some(status), ..Health::default() }),
+        started_at: Some(started),
+        ..ContainerState::default()
+    };
+    ContainerInspectResponse {
+        id: Some(container.id.clone()),
+        name: Some(format!("/{}", container.name)),
+        state: Some(state),
+        config: Some(ContainerConfig { labels: Some(container.labels()), ..ContainerConfig::default() }),
+        network_settings: Some(NetworkSettings {
+            networks: Some(container.endpoints.clone()),
+            ..NetworkSettings::default()
+        }),
+        ..ContainerInspectResponse::default()
+    }
+}
