@@ -13,6 +13,7 @@ mod bus;
 mod commands;
 mod config_changes;
 mod engine;
+mod golden;
 mod health;
 mod lifecycle;
 mod runs;
