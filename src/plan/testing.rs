@@ -33,6 +33,8 @@ pub(super) fn project<const N: usize>(services: [(&str, Service); N]) -> Project
         volumes: <_>::default(),
         secrets: <_>::default(),
         configs: <_>::default(),
+        models: <_>::default(),
+        extensions: <_>::default(),
         warnings: Vec::new(),
     }
 }
