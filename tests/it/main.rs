@@ -10,4 +10,5 @@
 
 mod engine;
 mod settings;
+mod spec;
 mod support;
