@@ -32,6 +32,9 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
     let located = project::locate_offline(&settings.compose).await;
     let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
     let known = projects.current();
+    for warning in &settings.warnings {
+        print(&format!("warning: {warning}"))?;
+    }
     let mut text = String::new();
     let mut faults = Vec::new();
     let _ = writeln!(text, "project {}", projects.name());
@@ -46,7 +49,7 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
             let _ = writeln!(text, "{service}: not in the Compose file, skipped");
             continue;
         }
-        match projects.select(&service) {
+        match projects.select(&service, own.profile) {
             Ok(selected) => {
                 let needs: Vec<&str> =
                     selected.services.keys().filter(|name| **name != service).map(AsRef::as_ref).collect();
@@ -66,7 +69,7 @@ pub(super) async fn render(settings: &Settings, render: &cli::Render) -> Result<
     let dialect = dialect(&settings.compose, located.deployed_by);
     let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
     let name = &render.service;
-    let selected = projects.select(name).map_err(|errors| configuration(&errors))?;
+    let selected = projects.select(name, settings.service(name).profile).map_err(|errors| configuration(&errors))?;
     let engine = engine(&settings.docker);
     let api = match render.api_version {
         Some(version) => version,

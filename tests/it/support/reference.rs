@@ -81,7 +81,7 @@ impl Stack {
         let projects = Projects::open(compose::Options { working_dir: folder.clone(), ..Default::default() }).unwrap();
         let limit = Duration::from_secs(60);
         let options = RunnerOptions {
-            default: ServiceOptions { limit, proof: None, environment: BTreeMap::new() },
+            default: ServiceOptions { limit, proof: None, environment: BTreeMap::new(), profile: None },
             services: BTreeMap::new(),
             tail: 64 * 1024,
             dialect: Dialect::default(),
