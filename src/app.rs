@@ -1,6 +1,5 @@
 //! Puts the daemon together: settings to components, and the subcommands that are not the daemon.
 
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,27 +7,30 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::Stream;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::bus::redis::{Address, Endpoint, RedisBus};
+use crate::bus::redis::RedisBus;
 use crate::cli::Command;
 use crate::engine::docker::{Docker, Host, TlsFiles};
-use crate::report::Chain;
 use crate::runner::{Projects, Runner, RunnerOptions, RunnerStages, ServiceOptions};
-use crate::scheduler;
-use crate::settings::{self, DockerHost, RedisAddress, Settings};
+use crate::settings::{self, DockerHost, Settings};
 use crate::spec::Dialect;
 use crate::supervisor::Supervisor;
 
 mod commands;
+mod components;
 mod health;
 mod own_container;
 mod project;
 
+use components::Parts;
+
 /// Pause between two tries of what the daemon cannot start without.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// Our name in `status:{source}`.
+const OWN_SOURCE: &str = "orchestrator";
 
 /// Exit code of a configuration that cannot be used, as `sysexits.h` has it.
 pub const EX_CONFIG: u8 = 78;
@@ -91,20 +93,6 @@ fn engine(settings: &settings::Docker) -> Docker {
     Docker::new(host, settings.config.clone())
 }
 
-/// Where Redis is, as its adapter wants it.
-fn address(settings: &settings::Redis) -> Address {
-    Address {
-        endpoint: match &settings.address {
-            RedisAddress::Tcp { host, port } => Endpoint::Tcp(host.clone(), *port),
-            RedisAddress::Unix(path) => Endpoint::Unix(path.clone()),
-        },
-        tls: settings.tls,
-        username: settings.username.clone(),
-        password: settings.password.clone(),
-        database: settings.database,
-    }
-}
-
 /// The Compose version to write as: the configured one, else the one that deployed us.
 fn dialect(settings: &settings::Compose, deployed_by: Option<Dialect>) -> Dialect {
     settings.dialect.or(deployed_by).unwrap_or_default()
@@ -163,45 +151,30 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let dialect = dialect(&settings.compose, located.deployed_by);
     info!(project = %projects.name(), compose_version = %dialect, "project loaded");
 
-    let bus = Arc::new(RedisBus::new(&address(&settings.redis)).context("Redis address")?);
+    let bus = Arc::new(RedisBus::new(&settings.redis).context("Redis address")?);
     let mut supervisor = Supervisor::new();
-    let (stages, work) = (supervisor.stages(), supervisor.work());
+    let stages = supervisor.stages();
     let runner_stages = RunnerStages { intake: stages.intake.clone(), abort: stages.abort.clone() };
     let options = runner_options(&settings, dialect);
     let runner = Runner::new(Arc::clone(&engine), Arc::clone(&bus), projects, options, runner_stages);
 
-    let (_intervals, intervals) = watch::channel(Arc::new(settings.intervals()));
-    let parallel = NonZeroUsize::new(settings.scheduler.max_parallel).unwrap_or(NonZeroUsize::MIN);
-    supervisor.start("bus", {
-        let (bus, stages) = (Arc::clone(&bus), stages.clone());
-        async move { bus.run(stages.abort).await }
-    });
-    supervisor.start("scheduler", {
-        let (runner, intake) = (runner.clone(), stages.intake.clone());
-        async move {
-            let recovered = tokio::select! {
-                () = intake.cancelled() => return,
-                () = recover(&runner, &work) => {}
-            };
-            scheduler::run(runner, intervals, parallel, work, intake).await;
-            recovered
-        }
-    });
+    let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
+    let connected = redis.run(closing.clone());
+    let parts = Parts {
+        settings: settings.clone(),
+        runner: runner.clone(),
+        bus: Arc::clone(&bus),
+        own_service: located.own_service,
+        own_source: OWN_SOURCE.parse().context("own source id")?,
+    };
+    parts.start(&mut supervisor);
     supervisor.start("health", health::answer(settings.clone(), runner, bus, stages.intake.clone()));
-    supervisor.run(signals, settings.shutdown.grace).await.context("the daemon ended").map_err(Failed::Other)
-}
-
-/// Cleans up after an earlier life, for as long as it takes the Engine to answer.
-async fn recover<B: crate::bus::Bus>(runner: &Runner<Docker, B>, work: &tokio_util::task::TaskTracker) {
-    let mut told = false;
-    while let Err(error) = runner.recover(work).await {
-        if !told {
-            warn!(error = %Chain(&error), "engine not there yet, trying on");
-            told = true;
-        }
-        sleep(RETRY).await;
-    }
-    if told {
-        info!("engine is there");
-    }
+    // The connection outlives every component: the last replies go over it.
+    let supervised = async {
+        let ended = supervisor.run(signals, settings.shutdown.grace).await;
+        closing.cancel();
+        ended
+    };
+    let (ended, ()) = tokio::join!(supervised, connected);
+    ended.context("the daemon ended").map_err(Failed::Other)
 }

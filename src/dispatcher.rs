@@ -32,6 +32,11 @@ mod steps;
 
 pub use schedule::{Scheduled, ScheduledServices};
 
+/// The intervals that the text of `config:schedule` asks for; what of it is refused stays as in `current`.
+pub fn wanted_intervals(text: &str, services: &ScheduledServices, current: &Intervals) -> Intervals {
+    schedule::read(text, services, current).0
+}
+
 use changes::Changes;
 use recent::{Earlier, Recent};
 use replies::{Delivery, Replies, replies};

@@ -218,6 +218,12 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         self.inner.projects.current().services().map(|(name, _)| name.clone()).collect()
     }
 
+    /// The profiles of all services of the project.
+    pub fn profiles(&self) -> BTreeMap<ServiceName, Vec<String>> {
+        let project = self.inner.projects.current();
+        project.services().map(|(name, service)| (name.clone(), service.profiles.clone())).collect()
+    }
+
     /// What is wrong with the Compose files as they are now, while an earlier project is used.
     pub fn broken_project(&self) -> Option<String> {
         self.inner.projects.broken()

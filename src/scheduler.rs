@@ -15,22 +15,23 @@ use crate::engine::Engine;
 use crate::names::ServiceName;
 use crate::report::Trigger;
 use crate::runner::{RunError, RunRequest, Runner};
-use crate::schedule::{Intervals, Slot, Timetable};
+use crate::schedule::{FirstSlot, Intervals, Slot, Timetable};
 
 /// Starts what is due until the intake closes.
 ///
-/// At the start everything is due. At most `parallel` scheduled runs go on at once: the others wait in the order of their
+/// At the start everything is due, or after its interval where `first` says so. At most `parallel` scheduled runs go on at once: the others wait in the order of their
 /// due times. A slot whose service is still waiting or running is skipped. `intervals` replaces the timetable's intervals
 /// whenever it changes; services whose interval stays keep their grid.
 pub async fn run<E: Engine, B: Bus>(
     runner: Runner<E, B>,
     mut intervals: watch::Receiver<Arc<Intervals>>,
+    first: FirstSlot,
     parallel: NonZeroUsize,
     work: TaskTracker,
     intake: CancellationToken,
 ) {
     let origin = Instant::now();
-    let mut timetable = Timetable::new();
+    let mut timetable = Timetable::new(first);
     let launcher = Launcher {
         runner,
         permits: Arc::new(Semaphore::new(parallel.get())),

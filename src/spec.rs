@@ -155,6 +155,9 @@ pub enum SpecError {
     /// An image mount below API 1.48.
     #[error("volume with type=image require Docker Engine v28 or later")]
     ImageMountNeedsNewerEngine,
+    /// `bind.recursive: readonly` below API 1.44.
+    #[error("bind-recursive=readonly requires API v1.44 or later")]
+    RecursiveReadOnlyNeedsNewerEngine,
     /// A network's `mac_address` below API 1.44.
     #[error(
         "\"specify mac-address per network\" requires API version 1.44, but the Docker daemon API version is {api_major}.{api_minor}"

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
 
 use super::value::{ByteSize, Cpus, Duration, FileMode};
@@ -121,7 +122,7 @@ pub struct Service {
     /// `None` takes the image's; an empty list clears it. Never left out.
     pub entrypoint: Option<Vec<String>>,
     #[serde(skip_serializing_if = "is_default")]
-    pub provider: Option<Value>,
+    pub provider: Option<Provider>,
     #[serde(skip_serializing_if = "is_default")]
     pub environment: NullableMap,
     #[serde(skip_serializing_if = "is_default")]
@@ -297,6 +298,16 @@ pub struct Build {
     pub platforms: Vec<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub privileged: bool,
+}
+
+/// `provider`: something else that runs the service; carried for the hash.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names of the Compose specification")]
+pub struct Provider {
+    #[serde(rename = "type", skip_serializing_if = "is_default")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub options: BTreeMap<String, Vec<String>>,
 }
 
 /// What a service needs of another before it starts.
@@ -692,30 +703,55 @@ pub struct FileObject {
 }
 
 /// A limit on a resource of the process: one value, or soft and hard.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Ulimit {
     /// Soft and hard are the same.
     Single(i64),
-    /// Soft and hard differ; zero members are left out of the JSON.
+    /// Soft and hard differ.
     Pair {
         /// What the process starts with.
-        #[serde(skip_serializing_if = "is_default")]
         soft: i64,
         /// What it may raise it to.
-        #[serde(skip_serializing_if = "is_default")]
         hard: i64,
     },
 }
 
+impl Serialize for Ulimit {
+    /// One number, or an object without its zero members: a single zero is `{}`, as Compose writes it.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let members = match *self {
+            Self::Single(0) => [("soft", 0), ("hard", 0)],
+            Self::Single(value) => return serializer.serialize_i64(value),
+            Self::Pair { soft, hard } => [("soft", soft), ("hard", hard)],
+        };
+        serializer.collect_map(members.into_iter().filter(|(_, value)| *value != 0))
+    }
+}
+
 /// `env_file[]` as it was in the file; dropped from a selected service, where its values are in `environment`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+///
+/// Serialised as its path if it is required, for Compose hashes it so.
+#[derive(Debug, Clone, Default, PartialEq)]
 #[allow(missing_docs, reason = "the names of the Compose specification")]
 pub struct EnvFile {
     pub path: String,
     pub required: bool,
-    #[serde(skip_serializing_if = "is_default")]
     pub format: String,
+}
+
+impl Serialize for EnvFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.required {
+            return serializer.serialize_str(&self.path);
+        }
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("path", &self.path)?;
+        map.serialize_entry("required", &self.required)?;
+        if !self.format.is_empty() {
+            map.serialize_entry("format", &self.format)?;
+        }
+        map.end()
+    }
 }
 
 /// A command that runs in the container after its start or before its stop.

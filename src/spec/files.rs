@@ -9,6 +9,8 @@ use crate::engine::Upload;
 use crate::names::ServiceName;
 
 const SECRETS_DIR: &str = "/run/secrets/";
+/// What Compose gives `use_api_socket` without any credentials.
+const NO_CREDENTIALS: &str = "{\n\t\"auths\": {}\n}";
 /// Mode of a copied file whose reference sets none.
 const DEFAULT_MODE: u32 = 0o444;
 /// The largest owner that fits the seven octal digits of a tar header.
@@ -95,6 +97,8 @@ pub(super) fn mounted(
     for (kind, reference) in references(service).filter(|(_, reference)| reference.source != API_SOCKET_CONFIG) {
         let object = object(project, name, kind, reference)?;
         if let Source::File(file) = source(kind, object)? {
+            // A config of empty content counts as the file "", which Compose makes the project directory.
+            let file = if file.is_empty() { &project.working_dir } else { file };
             let target = kind.target(reference);
             let mount = EngineMount {
                 typ: Some(MountType::BIND),
@@ -125,7 +129,7 @@ pub fn copied_files(
     let mut files = Vec::new();
     for (kind, reference) in references(&service) {
         let (object_name, content) = if reference.source == API_SOCKET_CONFIG {
-            (API_SOCKET_CONFIG, options.registry_config.as_deref().unwrap_or_default())
+            (API_SOCKET_CONFIG, options.registry_config.as_deref().unwrap_or(NO_CREDENTIALS))
         } else {
             let object = object(project, name, kind, reference)?;
             let content = match source(kind, object)? {
@@ -222,7 +226,7 @@ fn source(kind: FileKind, object: &FileObject) -> Result<Source<'_>, SpecError> 
     }
     Ok(if !object.environment.is_empty() {
         Source::Variable(&object.environment)
-    } else if object.file.is_empty() {
+    } else if !object.content.is_empty() {
         Source::Content(&object.content)
     } else {
         Source::File(&object.file)

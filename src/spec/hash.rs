@@ -396,11 +396,8 @@ mod tests {
             mem_limit: ByteSize(1_610_612_736),
             shm_size: ByteSize(67_108_864),
             stop_grace_period: Some(Duration(788_645_006_000_000)),
-            ulimits: [
-                ("core".to_owned(), Ulimit::Pair { soft: 0, hard: 0 }),
-                ("nofile".to_owned(), Ulimit::Pair { soft: 0, hard: 5 }),
-            ]
-            .into(),
+            ulimits: [("core".to_owned(), Ulimit::Single(0)), ("nofile".to_owned(), Ulimit::Pair { soft: 0, hard: 5 })]
+                .into(),
             ..busybox()
         };
         check(

@@ -117,7 +117,7 @@ fn entry(project: &Project, name: &ServiceName, mount: &Mount, options: &SpecOpt
         read_only: mount.read_only.then_some(true),
         consistency: text(&mount.consistency),
         bind_options: match (kind, &mount.bind) {
-            (MountType::BIND, Some(bind)) => Some(bind_options(name, bind)?),
+            (MountType::BIND, Some(bind)) => Some(bind_options(name, bind, options)?),
             _ => None,
         },
         volume_options: mount.volume.as_ref().filter(|_| kind == MountType::VOLUME).map(|volume| MountVolumeOptions {
@@ -161,7 +161,11 @@ fn bind_text(source: &str, mount: &Mount) -> String {
     text
 }
 
-fn bind_options(name: &ServiceName, bind: &BindOptions) -> Result<MountBindOptions, SpecError> {
+fn bind_options(
+    name: &ServiceName,
+    bind: &BindOptions,
+    spec_options: &SpecOptions,
+) -> Result<MountBindOptions, SpecError> {
     let invalid =
         |key, value: &str| SpecError::InvalidValue { service: name.to_string(), key, value: value.to_owned() };
     let propagation = match bind.propagation.as_str() {
@@ -182,6 +186,7 @@ fn bind_options(name: &ServiceName, bind: &BindOptions) -> Result<MountBindOptio
     match bind.recursive.as_str() {
         "disabled" => options.non_recursive = Some(true),
         "writable" => options.read_only_non_recursive = Some(true),
+        "readonly" if !spec_options.at_least(44) => return Err(SpecError::RecursiveReadOnlyNeedsNewerEngine),
         "readonly" => options.read_only_force_recursive = Some(true),
         // Compose passes over any other word; the schema leaves only `enabled`.
         _ => {}

@@ -125,7 +125,8 @@ pub(super) fn networking(
     joining: &Joining<'_>,
     options: &SpecOptions,
 ) -> Result<Networking, SpecError> {
-    let own_mac = text(&service.mac_address);
+    // A newer API takes the address with an endpoint only, and without one it is lost, with Compose too.
+    let own_mac = text(&service.mac_address).filter(|_| !options.all_endpoints_at_create());
     if !service.network_mode.is_empty() {
         return Ok(Networking { mode: service.network_mode.clone(), endpoints: Vec::new(), mac_address: own_mac });
     }
@@ -163,20 +164,16 @@ fn mac_address(service: &Service, primary: &str, options: &SpecOptions) -> Resul
             Err(SpecError::MacAddressesDiffer { network: primary.to_owned() })
         }
         (_, own) if options.all_endpoints_at_create() => Ok(own),
-        (_, own) => {
-            let with_mac: Vec<&str> = service
-                .networks
-                .iter()
-                .filter(|(_, settings)| of_network(settings).is_some())
-                .map(|(key, _)| key.as_str())
-                .collect();
-            match with_mac.as_slice() {
-                [] => Ok(own),
-                [_] => Err(SpecError::NetworkMacNeedsNewerEngine {
-                    api_major: options.api.major,
-                    api_minor: options.api.minor,
-                }),
-                _ => Err(SpecError::SeveralNetworkMacs { networks: with_mac.join(", ") }),
+        (of_primary, own) => {
+            let with_mac = service.networks.iter().filter(|(_, settings)| of_network(settings).is_some());
+            let with_mac: Vec<&str> = with_mac.map(|(key, _)| key.as_str()).collect();
+            if with_mac.len() > 1 {
+                Err(SpecError::SeveralNetworkMacs { networks: with_mac.join(", ") })
+            } else if of_primary.is_some() {
+                let ApiVersion { major, minor } = options.api;
+                Err(SpecError::NetworkMacNeedsNewerEngine { api_major: major, api_minor: minor })
+            } else {
+                Ok(own)
             }
         }
     }

@@ -123,13 +123,11 @@ pub(super) fn api_socket(service: &mut Service) {
         bind: None::<BindOptions>,
         ..Mount::default()
     });
-    // A service that sets the variable brings its own configuration.
-    if !service.environment.contains_key("DOCKER_CONFIG") {
-        service.environment.insert("DOCKER_CONFIG".to_owned(), Some(API_SOCKET_CONFIG_DIR.to_owned()));
-        service.configs.push(FileReference {
-            source: API_SOCKET_CONFIG.to_owned(),
-            target: format!("{API_SOCKET_CONFIG_DIR}/config.json"),
-            ..FileReference::default()
-        });
-    }
+    let own = || Some(API_SOCKET_CONFIG_DIR.to_owned());
+    service.environment.entry("DOCKER_CONFIG".to_owned()).or_insert_with(own);
+    service.configs.push(FileReference {
+        source: API_SOCKET_CONFIG.to_owned(),
+        target: format!("{API_SOCKET_CONFIG_DIR}/config.json"),
+        ..FileReference::default()
+    });
 }

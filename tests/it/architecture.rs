@@ -155,7 +155,10 @@ fn a_file_holds_at_most_400_lines_of_code_or_says_why() {
     for (path, text) in sources() {
         let product = text.split("#[cfg(test)]").next().unwrap_or_default();
         let lines = product.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count();
-        let excused = text.lines().take(12).any(|line| line.starts_with("//!") && line.contains("over 400 lines"));
+        let excused = text.lines().take(12).any(|line| {
+            line.starts_with("//!")
+                && ["over 400 lines", "longer than a file should be"].iter().any(|why| line.contains(why))
+        });
         assert!(lines <= 400 || excused, "{} has {lines} lines of code", path.display());
     }
 }

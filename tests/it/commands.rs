@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::support::engine::Script;
-use crate::support::stack::{Stack, reply_channel};
+use crate::support::reference::{Stack, reply_channel};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use sense_orchestrator::action::WhenChanged;
 
 use crate::support::engine::Script;
-use crate::support::stack::{PERIOD, Stack};
+use crate::support::reference::{PERIOD, Stack};
 
 const SOON: Duration = Duration::from_millis(10);
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::engine::Script;
 use crate::support::redis::{Answer, RawClient, RedisServer, RunningBus};
-use crate::support::stack::{Stack, reply_channel};
+use crate::support::reference::{Stack, reply_channel};
 
 struct Daemon {
     stack: Stack<RedisBus>,

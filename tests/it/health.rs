@@ -7,7 +7,7 @@ use sense_orchestrator::clock::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::support::stack::{PERIOD, Stack};
+use crate::support::reference::{PERIOD, Stack};
 
 const SOON: Duration = Duration::from_millis(10);
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::support::engine::Script;
-use crate::support::stack::Stack;
+use crate::support::reference::Stack;
 
 async fn streaming() -> Stack {
     let stack = Stack::dispatching().await;
