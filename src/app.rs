@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::Stream;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::bus::redis::RedisBus;
@@ -163,10 +164,8 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let options = runner_options(&settings, dialect);
     let runner = Runner::new(Arc::clone(&engine), Arc::clone(&bus), projects, options, runner_stages);
 
-    supervisor.start("bus", {
-        let (bus, stages) = (Arc::clone(&bus), stages.clone());
-        async move { bus.run(stages.abort).await }
-    });
+    let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
+    let connected = redis.run(closing.clone());
     let parts = Parts {
         settings: settings.clone(),
         runner: runner.clone(),
@@ -176,5 +175,12 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     };
     parts.start(&mut supervisor);
     supervisor.start("health", health::answer(settings.clone(), runner, bus, stages.intake.clone()));
-    supervisor.run(signals, settings.shutdown.grace).await.context("the daemon ended").map_err(Failed::Other)
+    // The connection outlives every component: the last replies go over it.
+    let supervised = async {
+        let ended = supervisor.run(signals, settings.shutdown.grace).await;
+        closing.cancel();
+        ended
+    };
+    let (ended, ()) = tokio::join!(supervised, connected);
+    ended.context("the daemon ended").map_err(Failed::Other)
 }

@@ -110,6 +110,8 @@ impl<B: Bus> Delivery<B> {
             let free = attempts.len() < MOST_ATTEMPTS;
             let next = self.waiting.first_key_value().map(|((at, _), _)| *at);
             tokio::select! {
+                // First attempts come before later ones.
+                biased;
                 Some(attempt) = attempts.next() => self.settle(attempt),
                 received = self.incoming.recv(), if open && free => match received {
                     Some(parcel) => attempts.push(attempt(Arc::clone(&self.bus), self.keep, parcel)),

@@ -12,6 +12,7 @@ mod architecture;
 mod bus;
 mod commands;
 mod config_changes;
+mod contract;
 mod engine;
 mod health;
 mod lifecycle;
