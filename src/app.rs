@@ -9,11 +9,11 @@ use futures::Stream;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::bus::redis::{Address, Endpoint, RedisBus};
+use crate::bus::redis::RedisBus;
 use crate::cli::Command;
 use crate::engine::docker::{Docker, Host, TlsFiles};
 use crate::runner::{Projects, Runner, RunnerOptions, RunnerStages, ServiceOptions};
-use crate::settings::{self, DockerHost, RedisAddress, Settings};
+use crate::settings::{self, DockerHost, Settings};
 use crate::spec::Dialect;
 use crate::supervisor::Supervisor;
 
@@ -92,20 +92,6 @@ fn engine(settings: &settings::Docker) -> Docker {
     Docker::new(host, settings.config.clone())
 }
 
-/// Where Redis is, as its adapter wants it.
-fn address(settings: &settings::Redis) -> Address {
-    Address {
-        endpoint: match &settings.address {
-            RedisAddress::Tcp { host, port } => Endpoint::Tcp(host.clone(), *port),
-            RedisAddress::Unix(path) => Endpoint::Unix(path.clone()),
-        },
-        tls: settings.tls,
-        username: settings.username.clone(),
-        password: settings.password.clone(),
-        database: settings.database,
-    }
-}
-
 /// The Compose version to write as: the configured one, else the one that deployed us.
 fn dialect(settings: &settings::Compose, deployed_by: Option<Dialect>) -> Dialect {
     settings.dialect.or(deployed_by).unwrap_or_default()
@@ -164,7 +150,7 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let dialect = dialect(&settings.compose, located.deployed_by);
     info!(project = %projects.name(), compose_version = %dialect, "project loaded");
 
-    let bus = Arc::new(RedisBus::new(&address(&settings.redis)).context("Redis address")?);
+    let bus = Arc::new(RedisBus::new(&settings.redis).context("Redis address")?);
     let mut supervisor = Supervisor::new();
     let stages = supervisor.stages();
     let runner_stages = RunnerStages { intake: stages.intake.clone(), abort: stages.abort.clone() };

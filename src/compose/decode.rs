@@ -1,5 +1,6 @@
 //! Turns a normalised project into its typed form.
 
+mod parts;
 mod reader;
 mod service;
 
@@ -62,8 +63,19 @@ pub(super) fn decode(project: &Node, errors: &mut LoadErrors) -> Decoded {
         decoded.models = models.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect();
     }
     decoded.extensions = reader.extensions();
+    decoded.extensions.values_mut().for_each(empty_lists_to_null);
     *errors = sink.into_inner();
     decoded
+}
+
+/// Compose loses the empty lists of extensions.
+fn empty_lists_to_null(value: &mut Value) {
+    match value {
+        Value::Array(items) if items.is_empty() => *value = Value::Null,
+        Value::Array(items) => items.iter_mut().for_each(empty_lists_to_null),
+        Value::Object(map) => map.values_mut().for_each(empty_lists_to_null),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn named<T: Default>(reader: &Reader<'_>, section: &str, read: impl FnMut(Reader<'_>) -> T) -> BTreeMap<String, T> {
@@ -71,7 +83,6 @@ fn named<T: Default>(reader: &Reader<'_>, section: &str, read: impl FnMut(Reader
     values.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect()
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "a reader is a handle; this is the shape that `each_named` calls")]
 fn network(reader: Reader<'_>) -> Network {
     Network {
         name: reader.string("name"),

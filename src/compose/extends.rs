@@ -187,7 +187,7 @@ impl Resolver<'_, '_> {
             let mut lines = String::from("Circular reference:");
             for (index, (file, service)) in self.chain.iter().chain([&next]).enumerate() {
                 let word = if index == 0 { "" } else { "extends " };
-                lines.push_str(&format!("\n  {word}{service} in {file}"));
+                lines.extend(["\n  ", word, service, " in ", file]);
             }
             self.loader.report(&reference.place, lines);
             return false;

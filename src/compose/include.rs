@@ -38,7 +38,7 @@ impl Loader<'_> {
         };
         for (index, entry) in entries.into_iter().enumerate() {
             let Some(entry) = self.entry(entry, index) else { continue };
-            if let Some(model) = self.included(entry, scope, included) {
+            if let Some(model) = self.included(&entry, scope, included) {
                 self.import(document, model);
             }
         }
@@ -99,7 +99,7 @@ impl Loader<'_> {
     }
 
     /// Loads one entry.
-    fn included(&mut self, entry: Include, scope: &Scope, included: &[String]) -> Option<Node> {
+    fn included(&mut self, entry: &Include, scope: &Scope, included: &[String]) -> Option<Node> {
         let here = &scope.files_directory;
         if let Some((path, place)) = entry.paths.iter().find(|(path, _)| is_remote(path)) {
             let (path, place) = (path.clone(), place.clone());
@@ -121,7 +121,7 @@ impl Loader<'_> {
         let missing =
             |path: &String| !path.starts_with('/') && !matches!(self.opener.kind(&directory), Ok(FileKind::Directory));
         let base = if entry.directory.as_ref().is_some_and(missing) { parent(&directory) } else { directory.clone() };
-        let env_files = self.env_files(&entry, here, &directory)?;
+        let env_files = self.env_files(entry, here, &directory)?;
         let warnings = &mut self.warnings;
         let variables = match env_from_files(self.opener, &env_files, &scope.environment, &mut |name| {
             warn_unset(name, warnings);

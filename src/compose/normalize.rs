@@ -133,13 +133,12 @@ fn service(
     let volumes = path.key("volumes");
     for (index, volume) in service.get_mut("volumes").and_then(Node::as_seq_mut).into_iter().flatten().enumerate() {
         let place = volume.place.clone();
-        match volume.as_map_mut().and_then(|map| map.get_mut("target")) {
-            Some(Node { kind: Kind::Str(target), .. }) => *target = clean(target),
-            _ => {
-                let path = volumes.item(index);
-                let message = format!("service volume {path} is missing a mount target");
-                errors.push(LoadError::new(message).at(&place).of(path));
-            }
+        if let Some(Node { kind: Kind::Str(target), .. }) = volume.as_map_mut().and_then(|map| map.get_mut("target")) {
+            *target = clean(target);
+        } else {
+            let path = volumes.item(index);
+            let message = format!("service volume {path} is missing a mount target");
+            errors.push(LoadError::new(message).at(&place).of(path));
         }
     }
 }

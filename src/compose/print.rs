@@ -44,9 +44,6 @@ impl Serialize for Whole<'_> {
         if !project.configs.is_empty() {
             map.serialize_entry("configs", &project.configs)?;
         }
-        if !project.models.is_empty() {
-            map.serialize_entry("models", &project.models)?;
-        }
         map.serialize_entry("name", &project.name)?;
         if !project.networks.is_empty() {
             map.serialize_entry("networks", &project.networks)?;

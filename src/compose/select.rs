@@ -108,12 +108,11 @@ fn closure(services: &Services<'_>, names: &[ServiceName]) -> Result<BTreeSet<Se
     let mut open: Vec<(&ServiceName, bool)> = names.iter().map(|name| (name, true)).collect();
     while let Some((name, required)) = open.pop() {
         match services.enabled.get(name) {
-            Some(service) => {
-                if selected.insert(name.clone()) {
-                    let dependencies = service.depends_on.iter();
-                    open.extend(dependencies.map(|(name, dependency)| (name, dependency.required)));
-                }
+            Some(service) if selected.insert(name.clone()) => {
+                let dependencies = service.depends_on.iter();
+                open.extend(dependencies.map(|(name, dependency)| (name, dependency.required)));
             }
+            Some(_) => {}
             None if required => {
                 return Err(LoadError::new(format!("no such service: {name}")).of(format_args!("services.{name}")));
             }

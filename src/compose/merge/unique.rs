@@ -70,12 +70,11 @@ pub(in super::super) fn enforce_unicity(node: &mut Node, path: &KeyPath<'_>, err
                         continue;
                     }
                 };
-                match positions.get(&key).and_then(|&at| kept.get_mut(at)) {
-                    Some(earlier) => *earlier = item,
-                    None => {
-                        positions.insert(key, kept.len());
-                        kept.push(item);
-                    }
+                if let Some(earlier) = positions.get(&key).and_then(|&at| kept.get_mut(at)) {
+                    *earlier = item;
+                } else {
+                    positions.insert(key, kept.len());
+                    kept.push(item);
                 }
             }
             *items = kept;
@@ -105,7 +104,6 @@ fn key(identity: Identity, item: &Node, path: &KeyPath<'_>) -> Result<String, St
         (Identity::DeviceTarget, Kind::Map(_)) => {
             text_of("target").ok_or_else(|| format!("service device {path} is missing a mount target"))
         }
-        (Identity::Port, Kind::Int(number)) => Ok(number.to_string()),
         (Identity::Port | Identity::Text | Identity::Path, Kind::Str(text)) => Ok(text.clone()),
         (Identity::Port, Kind::Map(_)) => {
             let target = get("target").ok_or_else(|| format!("service ports {path} is missing a target port"))?;
@@ -115,7 +113,7 @@ fn key(identity: Identity, item: &Node, path: &KeyPath<'_>) -> Result<String, St
             let target = typed(target);
             Ok(format!("{host}:{published}:{target}/{protocol}"))
         }
-        (Identity::Text, Kind::Int(number)) => Ok(number.to_string()),
+        (Identity::Port | Identity::Text, Kind::Int(number)) => Ok(number.to_string()),
         (Identity::Path, Kind::Map(_)) => {
             text_of("path").ok_or_else(|| format!("environment path attribute {path} is missing"))
         }
