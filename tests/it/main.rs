@@ -13,6 +13,7 @@ mod bus;
 mod commands;
 mod config_changes;
 mod contract;
+mod daemon;
 mod engine;
 mod health;
 mod lifecycle;
