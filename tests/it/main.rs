@@ -11,6 +11,7 @@
 mod architecture;
 mod bus;
 mod commands;
+mod compose;
 mod config_changes;
 mod contract;
 mod daemon;
