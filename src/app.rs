@@ -105,11 +105,17 @@ fn runner_options(settings: &Settings, dialect: Dialect) -> RunnerOptions {
             limit: service.timeout,
             proof: service.status.filter(|_| service.check_output).cloned(),
             environment: service.env.cloned().unwrap_or_default(),
+            profile: service.profile.map(str::to_owned),
         };
         (name.clone(), options)
     });
     RunnerOptions {
-        default: ServiceOptions { limit: settings.runs.timeout, proof: None, environment: Default::default() },
+        default: ServiceOptions {
+            limit: settings.runs.timeout,
+            proof: None,
+            environment: Default::default(),
+            profile: None,
+        },
         services: services.collect(),
         tail: settings.runs.tail,
         dialect,

@@ -21,4 +21,5 @@ mod scheduling;
 mod seeding;
 mod settings;
 mod shutdown;
+mod spec;
 mod support;
