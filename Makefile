@@ -5,11 +5,12 @@ SHELL := /bin/bash
 
 # DIR: the folder of compose files that `make parity` compares on.
 DIR ?= tests/fixtures
+BINARY := $(or $(CARGO_TARGET_DIR),target)/image/sense-orchestrator
 
-.PHONY: help up down logs build image test lint parity
+.PHONY: help up down logs build image test test-current lint parity
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 up: ## set up what is missing, build, start the stack, show the first runs; REGISTRY=1: build and pull from a registry
 	@scripts/up
@@ -29,10 +30,15 @@ image: ## the orchestrator's image from the static binary; REGISTRY=1: built in 
 test: ## all tests; those that need Docker, Compose or Redis say so when they are skipped
 	@scripts/test
 
+test-current: ## the tests against a Docker Engine, on Debian's newest, started for them
+	@scripts/test-current
+
 lint: ## format, clippy and docs, warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 parity: build ## compare with the real docker compose on every compose file below DIR
-	@scripts/parity $(DIR)
+	@scripts/setup engine compose images
+	scripts/parity-load $(DIR)
+	scripts/parity-engine --binary $(BINARY) --image busybox:1 $(DIR)

@@ -22,6 +22,13 @@ quietly() {
   fi
 }
 
+# Fetches apt's package lists, once a script: old ones name packages that the mirror has dropped, new systems have none.
+fresh_lists() {
+  [ -z "${lists_are_fresh:-}" ] || return 0
+  quietly apt-get update
+  lists_are_fresh=1
+}
+
 # Installs those of the named Debian packages that are missing.
 packages() {
   local package missing=()
@@ -33,12 +40,12 @@ packages() {
   [ "$(id -u)" = 0 ] || die "please run as root: apt-get install ${missing[*]}"
   say "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
-  # Fresh lists first: those of an old image name packages that the mirror has dropped.
-  [ -n "${apt_is_fresh:-}" ] || { quietly apt-get update; apt_is_fresh=1; }
+  fresh_lists
   quietly apt-get install -y --no-install-recommends "${missing[@]}"
 }
 
 # The mirror of Debian that apt already uses.
+# shellcheck disable=SC2016 # apt expands these
 debian_mirror() {
   apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
     awk '$1 == "Debian" && $2 == "Debian" && !seen++ { print $3 }'
@@ -46,13 +53,14 @@ debian_mirror() {
 
 # newest FOLDER PACKAGE...: unpacks packages of Debian's newest suite into a folder, installing nothing.
 newest() (
+  set -e
   folder=$1
   shift
   apt=$tools/apt
   mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$folder"
   mirror=$(debian_mirror)
   if [ -z "$mirror" ]; then
-    quietly apt-get update
+    fresh_lists
     mirror=$(debian_mirror)
   fi
   [ -n "$mirror" ] || die "apt knows no mirror of Debian to fetch $* from"
@@ -68,7 +76,7 @@ newest() (
   quietly apt-get "${options[@]}" update
   download=$(mktemp -d)
   trap 'rm -rf "$download"' EXIT
-  cd "$download"
+  cd "$download" || exit
   quietly apt-get "${options[@]}" download "$@"
   for file in *.deb; do dpkg -x "$file" "$folder"; done
 )

@@ -5,6 +5,7 @@
 #   MODE=            write status, meta and readings once; network_camera: until it is told to stop
 #   MODE=scan        co2: write scan:co2
 #   MODE=discover    network_camera: write scan:network_camera
+# shellcheck disable=SC3045 # busybox has read -t
 set -eu
 # Under `nc -e` the connection to Redis is our stdin and stdout.
 [ -n "${CONNECTED:-}" ] || CONNECTED=1 exec nc "${REDIS_HOST:-redis}" "${REDIS_PORT:-6379}" -e sh "$0" "$@"
@@ -39,7 +40,7 @@ now() {
 }
 # count KEY: a number out of the JSON object in $reply, 0 where it has none.
 count() {
-  count=${reply#*\"$1\": }
+  count=${reply#*\""$1"\": }
   count=${count%%[!0-9]*}
   count=${count:-0}
 }
@@ -113,18 +114,18 @@ poll() {
 
 # Streams until a stop arrives; the status lives 120 s, so it is written anew each 30 s. Ends with 1 when Redis goes away.
 stream() {
-  trap 'CONNECTED= sh "$0" "$id" ended "stopped by a signal"; exit 0' TERM INT
+  trap 'CONNECTED="" sh "$0" "$id" ended "stopped by a signal"; exit 0' TERM INT
   log "stream started"
   send SUBSCRIBE "cmd:$id"
   while :; do
     if IFS= read -r -t 30 line; then
       case $line in *'"action"'*'"stop"'*) break ;; esac
     else
-      CONNECTED= sh "$0" "$id" poll
+      CONNECTED="" sh "$0" "$id" poll
       send PING
     fi
   done
-  CONNECTED= sh "$0" "$id" ended "stopped by command"
+  CONNECTED="" sh "$0" "$id" ended "stopped by command"
 }
 
 case ${2:-${MODE:-run}}:$id in

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::clock::Span;
 use crate::names::{ServiceName, SourceId};
 
 pub mod text;
@@ -161,6 +162,19 @@ impl Reaction {
     }
 }
 
+impl Reaction {
+    /// Whether a message is about the source that the reaction writes the status of.
+    ///
+    /// Several sources may share a channel. A message that names no `source_id` concerns every reaction.
+    pub fn concerns(&self, payload: &Map<String, Value>) -> bool {
+        let mut sources = self.0.iter().filter_map(Step::reports_for);
+        match payload.get("source_id") {
+            None => true,
+            Some(named) => sources.all(|source| named.as_str() == Some(source)),
+        }
+    }
+}
+
 impl TryFrom<Vec<Step>> for Reaction {
     type Error = ActionError;
 
@@ -213,6 +227,11 @@ impl Step {
         }
     }
 
+    /// The source whose status the step writes.
+    fn reports_for(&self) -> Option<&str> {
+        if let Self::Status { source, .. } = self { Some(source.as_str()) } else { None }
+    }
+
     fn roots(&self) -> Vec<Root> {
         fn target(service: &Target) -> Option<Root> {
             matches!(service, Target::Param(_)).then_some(Root::Params)
@@ -240,8 +259,7 @@ struct RawStep {
     publish: Option<String>,
     reply: Option<String>,
     report: Option<Report>,
-    #[serde(default, with = "humantime_serde")]
-    wait: Option<Duration>,
+    wait: Option<Span>,
     status: Option<SourceId>,
     env: Option<BTreeMap<String, Text>>,
     message: Option<Map<String, Value>>,
@@ -299,7 +317,7 @@ impl TryFrom<RawStep> for Step {
             .or(stop.map(Self::Stop))
             .or(restart.map(Self::Restart))
             .or(report.map(Self::Report))
-            .or(wait.map(Self::Wait))
+            .or(wait.map(|span| Self::Wait(span.0)))
             .ok_or_else(|| ActionError::Verbs("none".into()))
     }
 }

@@ -37,11 +37,12 @@ mod merge;
 mod normalize;
 pub mod number;
 mod paths;
+pub mod print;
 pub mod project;
 mod schema;
 mod select;
 pub mod shell;
-mod short;
+pub mod short;
 pub mod value;
 pub mod yaml;
 
@@ -116,22 +117,27 @@ pub fn load(files: &dyn Files, options: &Options) -> Result<Model, LoadErrors> {
     let mut loader = Loader::new(&opener);
     let located = files::locate(&opener, options, &mut loader.warnings)?;
     let base = paths::Base { directory: located.directory.clone(), home: located.environment.get("HOME").cloned() };
-    let unnamed = loader.scope(base.clone(), located.environment.clone());
+    let unnamed = loader.scope(base.clone(), located.directory.clone(), located.environment.clone());
     let stack: Vec<_> = located.compose_files.iter().map(|path| (path.clone(), None)).collect();
     let stack = loader.parse_all(&stack);
     let name = project_name(&mut loader, &located, &stack, &unnamed);
     let mut environment = located.environment;
     environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
-    let scope = loader.scope(base, environment.clone());
+    let scope = loader.scope(base, located.directory.clone(), environment.clone());
     let main: Vec<String> = located.compose_files.iter().take(1).cloned().collect();
     let model = loader.model(stack, &scope, &main);
     let mut errors = std::mem::take(&mut loader.errors);
     let Some(mut tree) = model else { return Err(errors.into_result(()).err().unwrap_or_default()) };
-    if tree.as_map().is_none_or(yaml::Map::is_empty) {
+    if errors.is_empty() && tree.as_map().is_none_or(yaml::Map::is_empty) {
         errors.push(LoadError::new("empty compose file"));
     }
-    let name = name.parse::<ProjectName>().map_err(|_| errors.push(LoadError::new("project name must not be empty")));
-    let Ok(name) = name else { return Err(errors.into_result(()).err().unwrap_or_default()) };
+    let Ok(name) = name.parse::<ProjectName>() else {
+        if errors.is_empty() {
+            errors.push(LoadError::new("project name must not be empty"));
+        }
+        return Err(errors);
+    };
+    let mut errors = errors.into_result(LoadErrors::default())?;
     normalize::normalize(&mut tree, name.as_str(), &environment, &mut errors);
     let decoded = decode::decode(&tree, &mut errors);
     errors.into_result(Model {
@@ -157,12 +163,12 @@ fn project_name(loader: &mut Loader<'_>, located: &Located, files: &[LoadFile], 
                 "invalid project name {name:?}: must consist only of lowercase alphanumeric characters, hyphens, and \
                  underscores as well as start with a letter or number"
             )));
+            return String::new();
         }
         return name.clone();
     }
     let names = files.iter().flat_map(|file| &file.documents).filter_map(|document| document.as_map()?.get("name"));
-    let last = names.filter(|name| matches!(&name.kind, Kind::Str(text) if !text.is_empty())).last();
-    let mut name = String::new();
+    let last = names.filter(|name| matches!(&name.kind, Kind::Str(text) if !text.is_empty())).next_back();
     if let Some(node) = last {
         let mut map = yaml::Map::new();
         let place = node.place.clone();
@@ -170,9 +176,9 @@ fn project_name(loader: &mut Loader<'_>, located: &Located, files: &[LoadFile], 
         let mut document = Node::new(place, Kind::Map(map));
         loader.interpolate(&mut document, scope);
         let text = document.as_map().and_then(|map| map.get("name")).and_then(Node::as_str);
-        name = files::normalize_name(text.unwrap_or_default());
+        return files::normalize_name(text.unwrap_or_default());
     }
-    if name.is_empty() { files::name_of_directory(&located.directory) } else { name }
+    files::name_of_directory(&located.directory)
 }
 
 impl Model {
@@ -218,14 +224,24 @@ impl Model {
         self
     }
 
-    /// Where a value stands; for one that was added by rule, where the deepest value around it stands.
+    /// Where a value stands, list items being steps such as `[0]`; for a value that was added by rule, where the deepest
+    /// one around it stands.
     pub fn place(&self, path: &[&str]) -> Option<&Place> {
         let mut node = &self.tree;
         let mut place = None;
-        for key in path {
-            let Some(entry) = node.as_map().and_then(|map| map.entry(key)) else { break };
-            place = Some(&entry.place);
-            node = &entry.value;
+        for step in path {
+            match &node.kind {
+                Kind::Map(map) => {
+                    let Some(entry) = map.entry(step) else { break };
+                    (place, node) = (Some(&entry.place), &entry.value);
+                }
+                Kind::Seq(items) => {
+                    let index = step.strip_prefix('[').and_then(|step| step.strip_suffix(']'));
+                    let Some(item) = index.and_then(|index| items.get(index.parse::<usize>().ok()?)) else { break };
+                    (place, node) = (Some(&item.place), item);
+                }
+                _ => break,
+            }
         }
         place
     }

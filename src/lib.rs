@@ -7,19 +7,27 @@
 //! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`schedule`], [`action`], [`message`] |
 //! | ports | [`engine`] (Docker), [`bus`] (Redis) |
 //! | adapters | [`engine::docker`], [`bus::redis`] |
+//! | components | [`runner`]; [`scheduler`] and [`seeder`], which only start work |
+//! | process | [`settings`], [`telemetry`], [`supervisor`], [`cli`] |
 
 pub mod action;
+pub mod app;
 pub mod bus;
 pub mod cli;
 pub mod clock;
 pub mod compose;
+pub mod dispatcher;
 pub mod engine;
 pub mod message;
+pub mod monitor;
 pub mod names;
 pub mod plan;
 pub mod report;
+pub mod runner;
 pub mod schedule;
+pub mod scheduler;
 pub mod seeder;
 pub mod settings;
 pub mod spec;
+pub mod supervisor;
 pub mod telemetry;

@@ -1,5 +1,6 @@
 //! What a run ended as, and how errors are told.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -23,6 +24,9 @@ impl fmt::Display for Chain<'_> {
         Ok(())
     }
 }
+
+/// What is wrong at present, by topic; it is told in `status:orchestrator`. Each topic has one writer.
+pub type Problems = BTreeMap<&'static str, Vec<String>>;
 
 /// Why a run was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -46,6 +46,16 @@ impl fmt::Display for Interval {
 /// What is wanted: each scheduled service's interval, or `None` for one that is paused.
 pub type Intervals = BTreeMap<ServiceName, Option<Interval>>;
 
+/// When a service that is new to the timetable is first due.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FirstSlot {
+    /// At once.
+    #[default]
+    Now,
+    /// After its interval.
+    AfterInterval,
+}
+
 /// A service's turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
@@ -119,6 +129,7 @@ struct Entry {
 pub struct Timetable {
     wanted: Intervals,
     entries: BTreeMap<ServiceName, Entry>,
+    first: FirstSlot,
     /// Slots by time. One that is not its entry's `next` any more is stale, and dropped when it comes up.
     slots: BinaryHeap<Reverse<(Duration, ServiceName)>>,
 }
@@ -126,19 +137,26 @@ pub struct Timetable {
 impl Timetable {
     /// An empty timetable.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(first: FirstSlot) -> Self {
+        Self { first, ..Self::default() }
     }
 
     /// Replaces the intervals and tells what changed.
     ///
-    /// A service whose interval stays keeps its grid. A new one is due `now`. One with another interval is next due that
+    /// A service whose interval stays keeps its grid. A new one is due as its
+    /// [`FirstSlot`] says. One with another interval is next due that
     /// interval after its last slot, or `now` where that has passed.
     pub fn update(&mut self, wanted: Intervals, now: Duration) -> Vec<Change> {
         let changes = changes(&self.wanted, &wanted);
         for change in &changes {
             match change {
-                Change::Added(service, every) => self.set(service, Entry { every: *every, last: None, next: now }),
+                Change::Added(service, every) => {
+                    let next = match self.first {
+                        FirstSlot::Now => now,
+                        FirstSlot::AfterInterval => now.saturating_add(every.0),
+                    };
+                    self.set(service, Entry { every: *every, last: None, next });
+                }
                 Change::Changed { service, to, .. } => {
                     let last = self.entries.get(service).and_then(|entry| entry.last);
                     let next = last.map_or(now, |last| last.saturating_add(to.0).max(now));
@@ -229,7 +247,7 @@ mod tests {
 
     #[test]
     fn everything_is_due_at_the_start_and_then_on_its_grid() {
-        let mut table = Timetable::new();
+        let mut table = Timetable::new(FirstSlot::Now);
         table.update(intervals(&[("slow", 60), ("fast", 30)]), S);
         assert_eq!(names(&table.due(S)), ["fast", "slow"]);
         assert_eq!(table.next_wake(), Some(31 * S));
@@ -239,8 +257,15 @@ mod tests {
     }
 
     #[test]
+    fn the_first_slot_may_wait_for_the_interval() {
+        let mut table = Timetable::new(FirstSlot::AfterInterval);
+        table.update(intervals(&[("a", 30)]), S);
+        assert_eq!(table.next_wake(), Some(31 * S));
+    }
+
+    #[test]
     fn a_slot_that_is_taken_late_does_not_move_the_grid_and_missed_slots_count_once() {
-        let mut table = Timetable::new();
+        let mut table = Timetable::new(FirstSlot::Now);
         table.update(intervals(&[("a", 10)]), Duration::ZERO);
         table.due(Duration::ZERO);
         assert_eq!(names(&table.due(47 * S)), ["a"]);
@@ -249,7 +274,7 @@ mod tests {
 
     #[test]
     fn an_interval_that_stays_keeps_its_grid() {
-        let mut table = Timetable::new();
+        let mut table = Timetable::new(FirstSlot::Now);
         table.update(intervals(&[("a", 30), ("b", 30)]), Duration::ZERO);
         table.due(Duration::ZERO);
         let changes = table.update(intervals(&[("a", 30), ("b", 10)]), 7 * S);
@@ -261,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_shorter_interval_that_has_passed_already_is_due_now() {
-        let mut table = Timetable::new();
+        let mut table = Timetable::new(FirstSlot::Now);
         table.update(intervals(&[("a", 300)]), Duration::ZERO);
         table.due(Duration::ZERO);
         table.update(intervals(&[("a", 10)]), 100 * S);
@@ -270,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_paused_service_is_not_due_until_it_is_resumed() {
-        let mut table = Timetable::new();
+        let mut table = Timetable::new(FirstSlot::Now);
         table.update(intervals(&[("a", 10)]), Duration::ZERO);
         table.due(Duration::ZERO);
         assert_eq!(table.update(intervals(&[("a", 0)]), S), [Change::Paused("a".parse().unwrap())]);
@@ -285,7 +310,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_slot_lies_on_the_grid_of_the_first(every in 1u64..500, steps in prop::collection::vec(0u64..2_000, 1..40)) {
-            let mut table = Timetable::new();
+            let mut table = Timetable::new(FirstSlot::Now);
             table.update(intervals(&[("a", every)]), Duration::ZERO);
             let mut now = Duration::ZERO;
             let mut last = None;

@@ -3,21 +3,24 @@
 //! Everything that is wrong is reported at once, each fault with the file and line, variable or option that said it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use figment::value::Value;
-use secrecy::SecretString;
+use figment::value::{Dict, Value};
 use serde::Deserialize;
 
 use crate::action::{Actions, ConfigChanges, Reactions};
+use crate::bus::redis::Address;
 use crate::names::{ServiceName, SourceId};
 use crate::schedule::{Interval, Intervals};
 use crate::seeder::seed::Seeds;
 
+mod check;
 mod environment;
 mod error;
+mod file;
 mod layers;
+mod merged;
 mod places;
 mod redis;
 mod scalar;
@@ -25,14 +28,15 @@ mod sections;
 
 pub use environment::{Environment, SettingsWarning};
 pub use error::{Place, Problem, SettingsError, SettingsErrors, Source};
-pub use redis::{Redis, RedisAddress};
 pub use scalar::Variables;
 pub use sections::{
-    Color, Commands, Compose, Dialect, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs,
-    Scheduler, Service, Services, Shutdown,
+    Color, Commands, Compose, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs, Scheduler,
+    Service, Services, Shutdown,
 };
 
-use layers::{Layer, Merged};
+use check::Check;
+use layers::Layer;
+use merged::Merged;
 use sections::RawRedis;
 
 /// The compiled-in defaults: every setting, commented.
@@ -43,9 +47,6 @@ const PRESETS: [(&str, &str); 1] = [("sense-pulse", include_str!("../config/sens
 
 /// A secret and the file that may hold it in its place; one source says one of the two.
 const EITHER: [[&str; 3]; 2] = [["redis", "url", "url_file"], ["redis", "password", "password_file"]];
-
-/// Largest file that can be a secret, in bytes.
-const MAX_SECRET: u64 = 64 * 1024;
 
 /// Where the settings come from, besides what is compiled in.
 #[derive(Debug, Clone, Default)]
@@ -81,7 +82,7 @@ pub struct Settings {
     /// How the Engine is reached.
     pub docker: Docker,
     /// How Redis is reached.
-    pub redis: Redis,
+    pub redis: Address,
     /// How scheduled runs are started.
     pub scheduler: Scheduler,
     /// What holds for every run.
@@ -161,8 +162,9 @@ impl Settings {
         let merged = Merged::new(&layers);
         let (raw, wrong) = merged.read::<Raw>();
         faults.extend(wrong);
-        let settings =
-            raw.and_then(|raw| Check { merged: &merged, sources, faults: &mut faults }.settings(raw, warnings));
+        let settings = raw.and_then(|raw| {
+            Check { merged: &merged, environment: &sources.environment, faults: &mut faults }.settings(raw, warnings)
+        });
         match settings {
             Some(settings) if faults.is_empty() => Ok(settings),
             _ => {
@@ -196,33 +198,31 @@ impl Settings {
 
 /// All layers, weakest first.
 fn layers(sources: &Sources, faults: &mut Vec<SettingsError>) -> (Vec<Layer>, Vec<SettingsWarning>) {
-    let mut layers = Vec::new();
-    let take = |read: Result<Layer, Vec<SettingsError>>, faults: &mut Vec<SettingsError>| match read {
-        Ok(layer) => Some(layer),
-        Err(wrong) => {
-            faults.extend(wrong);
-            None
-        }
-    };
-    layers.extend(take(Layer::yaml(Source::Defaults, DEFAULTS), faults));
-    let file = file(sources, faults).and_then(|(source, text)| take(Layer::yaml(source, &text), faults));
-    let preset = preset(sources, file.as_ref(), layers.first());
+    let mut layers: Vec<Layer> = Layer::yaml(Source::Defaults, DEFAULTS, faults).into_iter().collect();
+    let defaults = layers.first().map(|layer| layer.values.clone()).unwrap_or_default();
+    let file = named_file(sources, faults).and_then(|(source, text)| Layer::yaml(source, &text, faults));
+    let preset = preset(sources, file.as_ref(), &defaults);
     if let Some((name, text)) = PRESETS.iter().find(|(name, _)| Some(*name) == preset.as_deref()) {
-        layers.extend(take(Layer::yaml(Source::Preset((*name).into()), text), faults));
+        layers.extend(Layer::yaml(Source::Preset((*name).into()), text, faults));
     }
     layers.extend(file);
     for layer in &mut layers {
+        layer.fit(&defaults, faults);
         either(layer, faults);
     }
-    let below = Merged::new(&layers).get(&[]).and_then(Value::as_dict).cloned().unwrap_or_default();
-    let said = sources.environment.layers(&below);
+    let said = sources.environment.layers(&Merged::new(&layers).into_values());
     faults.extend(said.faults);
-    layers.extend(variables_either(said.layers, faults));
+    let mut variables = said.layers;
+    for layer in &mut variables {
+        layer.fit(&defaults, faults);
+    }
+    layers.extend(variables_either(variables, faults));
     for argument in &sources.arguments {
         let path: Vec<String> = argument.key.split('.').map(str::to_owned).collect();
+        let is_list = |value: &Value| matches!(value, Value::Array(..));
         let value = match argument.values.as_slice() {
-            [one] => Value::from(one.as_str()),
-            many => Value::from(many.to_vec()),
+            [one] if !merged::find(&defaults, &path).is_some_and(is_list) => Value::from(one.as_str()),
+            values => Value::from(values.to_vec()),
         };
         layers.push(Layer::single(Source::Argument(argument.option), &path, value));
     }
@@ -230,13 +230,13 @@ fn layers(sources: &Sources, faults: &mut Vec<SettingsError>) -> (Vec<Layer>, Ve
 }
 
 /// The user's file and its text.
-fn file(sources: &Sources, faults: &mut Vec<SettingsError>) -> Option<(Source, String)> {
+fn named_file(sources: &Sources, faults: &mut Vec<SettingsError>) -> Option<(Source, String)> {
     let (path, source) = match (&sources.file, sources.environment.raw(environment::CONFIG)) {
         (Some(path), _) => (path.clone(), Source::Argument("--config")),
         (None, Some(path)) => (PathBuf::from(path), Source::Variable(environment::CONFIG.into())),
         (None, None) => return None,
     };
-    match std::fs::read_to_string(&path) {
+    match file::settings(&path) {
         Ok(text) => Some((Source::File(path), text)),
         Err(reason) => {
             let problem = Problem::Unreadable { file: path, reason };
@@ -247,10 +247,10 @@ fn file(sources: &Sources, faults: &mut Vec<SettingsError>) -> Option<(Source, S
 }
 
 /// The preset that the strongest layer names.
-fn preset(sources: &Sources, file: Option<&Layer>, defaults: Option<&Layer>) -> Option<String> {
-    let said = |layer: Option<&Layer>| layer?.values.get("preset")?.as_str().map(str::to_owned);
+fn preset(sources: &Sources, file: Option<&Layer>, defaults: &Dict) -> Option<String> {
+    let said = |values: &Dict| values.get("preset")?.as_str().map(str::to_owned);
     let variable = sources.environment.get("ORCHESTRATOR_PRESET").map(str::to_owned);
-    variable.or_else(|| said(file)).or_else(|| said(defaults))
+    variable.or_else(|| said(&file?.values)).or_else(|| said(defaults))
 }
 
 /// Lets a layer that gives a secret in one of its two ways take the other back.
@@ -266,6 +266,7 @@ fn either(layer: &mut Layer, faults: &mut Vec<SettingsError>) {
                     key: key.join("."),
                     problem: Problem::Conflict { other: format!("{section}.{direct}") },
                 });
+                keys.remove(by_file);
             }
             (true, false) => drop(keys.insert(by_file.into(), Value::from(figment::value::Empty::None))),
             (false, true) => drop(keys.insert(direct.into(), Value::from(figment::value::Empty::None))),
@@ -294,205 +295,4 @@ fn variables_either(mut layers: Vec<Layer>, faults: &mut Vec<SettingsError>) -> 
         either(layer, faults);
     }
     layers
-}
-
-/// What a single key cannot be checked for.
-struct Check<'a> {
-    merged: &'a Merged,
-    sources: &'a Sources,
-    faults: &'a mut Vec<SettingsError>,
-}
-
-impl Check<'_> {
-    fn settings(&mut self, raw: Raw, warnings: Vec<SettingsWarning>) -> Option<Settings> {
-        let sound = self.faults.is_empty();
-        self.preset(&raw.preset);
-        let mut compose = raw.compose;
-        compose.environment = self.interpolated(&compose.environment_names);
-        self.docker(&raw.docker);
-        if sound && raw.health.status_ttl <= raw.health.interval {
-            self.wrong(&["health", "status_ttl"], "must be longer than health.interval");
-        }
-        self.schedule_keys(&raw.services);
-        let redis = self.redis(raw.redis);
-        let seed_variables = self.seed_variables(&raw.seeds, &raw.services);
-        Some(Settings {
-            preset: raw.preset,
-            log: raw.log,
-            compose,
-            docker: raw.docker,
-            redis: redis?,
-            scheduler: raw.scheduler,
-            runs: raw.runs,
-            shutdown: raw.shutdown,
-            health: raw.health,
-            commands: raw.commands,
-            services: raw.services,
-            actions: raw.actions,
-            reactions: raw.reactions,
-            config_changes: raw.config_changes,
-            seeds: raw.seeds,
-            seed_variables,
-            warnings,
-        })
-    }
-
-    fn fault(&mut self, path: &[&str], problem: Problem) {
-        let path: Vec<String> = path.iter().map(|key| (*key).to_owned()).collect();
-        self.faults.push(self.merged.fault(&path, problem));
-    }
-
-    fn wrong(&mut self, path: &[&str], reason: impl Into<String>) {
-        self.fault(path, Problem::Invalid(reason.into()));
-    }
-
-    fn preset(&mut self, preset: &str) {
-        let mut known: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
-        known.push("none");
-        if !known.contains(&preset) {
-            let near = error::nearest(preset, known.iter().copied());
-            let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-            self.wrong(&["preset"], format!("{preset:?} is none of {}{near}", known.join(", ")));
-        }
-    }
-
-    fn interpolated(&mut self, names: &[String]) -> Variables {
-        let mut values = BTreeMap::new();
-        for name in names {
-            match name.split_once('=') {
-                Some(("", _)) => self.wrong(&["compose", "environment"], format!("{name:?} names no variable")),
-                Some((name, value)) => drop(values.insert(name.to_owned(), value.to_owned())),
-                None => {
-                    if let Some(value) = self.sources.environment.get(name) {
-                        values.insert(name.clone(), value.to_owned());
-                    } else if self.sources.environment.raw(name).is_some() {
-                        self.wrong(&["compose", "environment"], format!("the variable {name} is not valid UTF-8"));
-                    }
-                }
-            }
-        }
-        Variables(values)
-    }
-
-    fn docker(&mut self, docker: &Docker) {
-        match (&docker.host, docker.tls_verify, &docker.cert_path) {
-            (DockerHost::Tcp(_), true, None) => {
-                self.wrong(&["docker", "tls_verify"], "needs docker.cert_path (DOCKER_CERT_PATH)");
-            }
-            (DockerHost::Tcp(_), true, Some(_)) if !cfg!(feature = "tls") => {
-                self.wrong(&["docker", "tls_verify"], "this program was built without TLS");
-            }
-            _ => {}
-        }
-    }
-
-    fn schedule_keys(&mut self, services: &Services) {
-        let mut owners: BTreeMap<&str, &ServiceName> = BTreeMap::new();
-        for (service, own) in services.iter().filter(|(_, own)| own.is_scheduled()) {
-            let key = own.schedule_key.as_deref().unwrap_or(service.as_str());
-            if let Some(other) = owners.insert(key, service) {
-                let reason = format!("{key:?} is also the schedule key of {other}");
-                self.wrong(&["services", service.as_str(), "schedule_key"], reason);
-            }
-        }
-    }
-
-    fn redis(&mut self, raw: RawRedis) -> Option<Redis> {
-        let (key, url) = match (raw.url, raw.url_file) {
-            (_, Some(file)) => ("url_file", self.secret(&["redis", "url_file"], &file)?),
-            (Some(url), None) => ("url", url),
-            (None, None) => {
-                self.wrong(&["redis", "url"], "needs a value");
-                return None;
-            }
-        };
-        let password = match (raw.password, raw.password_file) {
-            (_, Some(file)) => Some(("password_file", self.secret(&["redis", "password_file"], &file)?)),
-            (password, None) => password.map(|password| ("password", password)),
-        };
-        let mut redis = match redis::parse(&url) {
-            Ok(redis) => redis,
-            Err(reason) => {
-                self.wrong(&["redis", key], reason);
-                return None;
-            }
-        };
-        if redis.tls && !cfg!(feature = "tls") {
-            self.wrong(&["redis", key], "this program was built without TLS");
-        }
-        let twice = [
-            ("username", redis.username.is_some() && raw.username.is_some()),
-            (password.as_ref().map_or("password", |(key, _)| key), redis.password.is_some() && password.is_some()),
-            ("database", redis.database.is_some() && raw.database.is_some()),
-        ];
-        for (own, _) in twice.into_iter().filter(|(_, twice)| *twice) {
-            self.fault(&["redis", own], Problem::Conflict { other: format!("the one in redis.{key}") });
-        }
-        redis.username = redis.username.or(raw.username);
-        redis.password = redis.password.or(password.map(|(_, password)| password));
-        redis.database = redis.database.or(raw.database);
-        Some(redis)
-    }
-
-    /// The text of a secret's file, without the line break at its end.
-    fn secret(&mut self, path: &[&str], file: &Path) -> Option<SecretString> {
-        match read_secret(file) {
-            Ok(secret) => Some(secret.into()),
-            Err(reason) => {
-                self.fault(path, Problem::Unreadable { file: file.to_owned(), reason });
-                None
-            }
-        }
-    }
-
-    fn seed_variables(&mut self, seeds: &Seeds, services: &Services) -> Variables {
-        let mut values = BTreeMap::new();
-        for (section, field, seed) in seeds.iter().flat_map(|(name, section)| {
-            section.fields.iter().map(move |(field, seed)| (name.as_str(), field.as_str(), seed))
-        }) {
-            let path = ["seeds", section, "fields", field];
-            let name = &seed.env;
-            let by_file = format!("{name}_FILE");
-            let environment = &self.sources.environment;
-            match (environment.raw(name).cloned(), environment.raw(&by_file).cloned()) {
-                (Some(_), Some(_)) => self.variable_fault(&by_file, &path, Problem::Conflict { other: name.clone() }),
-                (Some(value), None) => match value.into_string() {
-                    Ok(value) => drop(values.insert(name.clone(), value)),
-                    Err(_) => self.variable_fault(name, &path, Problem::NotUtf8),
-                },
-                (None, Some(file)) => match read_secret(Path::new(&file)) {
-                    Ok(value) => drop(values.insert(name.clone(), value)),
-                    Err(reason) => {
-                        self.variable_fault(&by_file, &path, Problem::Unreadable { file: file.into(), reason });
-                    }
-                },
-                (None, None) => {}
-            }
-        }
-        // The schedule in Redis starts as the settings have it, wherever they had it from.
-        for (service, own) in services.iter().filter(|(_, own)| own.is_scheduled()) {
-            let name = environment::schedule_variable(own.schedule_key.as_deref().unwrap_or(service.as_str()));
-            let seconds = own.every.interval().map_or(0, |interval| interval.as_duration().as_secs());
-            values.insert(name, seconds.to_string());
-        }
-        Variables(values)
-    }
-
-    fn variable_fault(&mut self, variable: &str, path: &[&str], problem: Problem) {
-        let place = Place { source: Source::Variable(variable.into()), line: None };
-        self.faults.push(SettingsError { place, key: path.join("."), problem });
-    }
-}
-
-fn read_secret(file: &Path) -> std::io::Result<String> {
-    use std::io::Read;
-    let mut text = String::new();
-    let mut open = std::fs::File::open(file)?.take(MAX_SECRET + 1);
-    open.read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_SECRET {
-        return Err(std::io::Error::other("larger than 64 KiB"));
-    }
-    let end = text.trim_end_matches(['\n', '\r']).len();
-    text.truncate(end);
-    Ok(text)
 }

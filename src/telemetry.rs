@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_message_with_a_line_break_stays_one_line_of_json() {
         let text = logged(&log("info", LogFormat::Json, Color::Auto), false, || {
-            tracing::warn!(tail = "a\nb\"c", "run failed")
+            tracing::warn!(tail = "a\nb\"c", "run failed");
         });
         assert_eq!(text.lines().count(), 1);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["tail"], "a\nb\"c");

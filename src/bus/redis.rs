@@ -1,29 +1,30 @@
-//! The [`Bus`] on a Redis server; the only file that names fred.
+//! The [`Bus`] on a Redis server; with its `subscriber` the only file that names fred.
 //!
-//! Each connection is a fresh pair of clients, one for commands and one for subscriptions, and neither of them reconnects by
+//! Each connection is a fresh pair, a fred client for commands and a [`Subscriber`] for messages, and neither reconnects by
 //! itself: a command of an old connection cannot be sent on a new one, and a new one counts as up only once its
 //! subscriptions are confirmed.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::{Error as FredError, ErrorKind};
-use fred::prelude::{
-    Builder, ClientLike, EventInterface, Expiration, KeysInterface, ListInterface, PubsubInterface, SetOptions,
-};
+use fred::prelude::{Builder, ClientLike, Expiration, KeysInterface, ListInterface, PubsubInterface, SetOptions};
 use fred::socket2::TcpKeepalive;
 use fred::types::config::{Config, ServerConfig, TcpConfig};
 use fred::types::{ConnectHandle, RespVersion, Value};
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, broadcast, watch};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::subscriber::{Arrival, Subscriber};
 use super::subscription::{Feed, subscription};
 use super::{Bus, BusError, Connection, Subscription};
+
+mod subscriber;
 
 /// Longest wait for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -34,22 +35,48 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// A standing failure is logged this often.
 const REMIND: Duration = Duration::from_hours(1);
 
-/// Messages that fred holds until they are taken over. It decodes a whole read at once: several thousand small messages.
-const FRED_CAPACITY: usize = 8192;
+/// Commands that may wait for fred to send them.
+const MOST_COMMANDS: usize = 4096;
 
 /// Where Redis is and how to log in; `Debug` shows no password.
-#[derive(Clone)]
-struct Address(Config);
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// TLS, with a certificate that the system trusts; for [`Endpoint::Tcp`] only.
+    pub tls: bool,
+    /// User of the ACL; none: the default user.
+    pub username: Option<String>,
+    /// Password of that user.
+    pub password: Option<SecretString>,
+    /// Number of the database; none: 0.
+    pub database: Option<u16>,
+}
 
-/// Why a URL cannot be used. The URL is not repeated, for it may hold a password.
+/// Where Redis listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Host name or IP address, and port.
+    Tcp(String, u16),
+    /// Path of a socket.
+    Unix(PathBuf),
+}
+
+/// Why an address cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum UrlError {
-    /// Another scheme.
-    #[error("the Redis URL starts with redis://, rediss://, valkey://, valkeys:// or unix://")]
-    Scheme,
-    /// Unreadable.
-    #[error("the Redis URL is malformed: {0}")]
-    Malformed(String),
+pub enum AddressError {
+    /// The database number is too large.
+    #[error("redis database {0} is out of reach; 255 is the highest")]
+    Database(u16),
+    /// TLS is wanted of a build without it.
+    #[error("this build speaks no TLS to redis")]
+    NoTls,
+    /// The certificates to trust cannot be read.
+    #[error("no certificates to trust for TLS to redis")]
+    Certificates {
+        /// What reading them said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// The connection to Redis.
@@ -57,14 +84,14 @@ pub enum UrlError {
 pub struct RedisBus(Arc<Shared>);
 
 struct Shared {
-    address: Address,
+    config: Config,
     generation: AtomicU64,
     connection: watch::Sender<Connection>,
-    link: Mutex<Option<Link>>,
+    commands: Mutex<Option<Client>>,
     feeds: Mutex<Vec<Feed>>,
     /// A subscription was added.
     subscribed: Notify,
-    /// A call was not answered in time.
+    /// Redis has to prove that it answers.
     suspected: Notify,
 }
 
@@ -74,26 +101,15 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// The clients of one connection.
-#[derive(Clone)]
-struct Link {
-    commands: Client,
-    subscriber: Client,
-    version: RespVersion,
-}
-
 impl RedisBus {
     /// A bus that connects once [`RedisBus::run`] runs.
-    ///
-    /// URLs: `redis://[user:password@]host[:port][/database]`, the same with `rediss` for TLS, with `valkey` and `valkeys`, and
-    /// `unix://[user:password@]/path[?db=database]`. User and password are percent-encoded.
-    pub fn new(url: &str) -> Result<Self, UrlError> {
+    pub fn new(address: &Address) -> Result<Self, AddressError> {
         let reason = "not connected yet".to_owned();
         Ok(Self(Arc::new(Shared {
-            address: Address(address(url)?),
+            config: config(address)?,
             generation: AtomicU64::new(0),
             connection: watch::Sender::new(Connection::Down { reason }),
-            link: Mutex::default(),
+            commands: Mutex::default(),
             feeds: Mutex::default(),
             subscribed: Notify::new(),
             suspected: Notify::new(),
@@ -108,7 +124,7 @@ impl RedisBus {
                 () = stop.cancelled() => break,
                 ended = self.session(&mut trouble) => ended,
             };
-            self.0.link().take();
+            self.0.commands().take();
             let reason = ended.to_string();
             trouble.log(&reason);
             self.0.connection.send_replace(Connection::Down { reason });
@@ -117,14 +133,13 @@ impl RedisBus {
                 () = tokio::time::sleep(trouble.backoff()) => {}
             }
         }
-        let link = self.0.link().take();
+        let commands = self.0.commands().take();
         self.0.connection.send_replace(Connection::Down { reason: "closed".to_owned() });
         for feed in self.0.feeds().iter() {
             feed.close();
         }
-        if let Some(link) = link {
-            let _ = link.commands.quit().await;
-            let _ = link.subscriber.quit().await;
+        if let Some(commands) = commands {
+            let _ = commands.quit().await;
         }
     }
 
@@ -145,45 +160,58 @@ impl RedisBus {
     }
 
     async fn connect(&self, version: RespVersion) -> Result<Session, FredError> {
-        let builder = self.0.address.builder(version.clone());
-        let (commands, subscriber) = (builder.build()?, builder.build()?);
-        let messages = subscriber.message_rx();
-        let tasks = [Task(commands.init().await?), Task(subscriber.init().await?)];
-        let session = Session { link: Link { commands, subscriber, version }, messages, tasks };
-        session.subscribe(&self.0.channels()).await?;
+        let commands = builder(&self.0.config, version).build()?;
+        let task = Task(commands.init().await?);
+        let subscriber = Subscriber::connect(&self.0.config, ANSWER_LIMIT).await?;
+        let mut session = Session { commands, task, subscriber };
+        self.subscribe(&mut session).await?;
         Ok(session)
+    }
+
+    async fn subscribe(&self, session: &mut Session) -> Result<(), FredError> {
+        let meanwhile = session.subscriber.subscribe(&self.0.channels()).await?;
+        for arrival in meanwhile {
+            self.0.hand_over(arrival);
+        }
+        Ok(())
     }
 
     async fn serve(&self, mut session: Session) -> FredError {
         let shared = &*self.0;
-        *shared.link() = Some(session.link.clone());
+        *shared.commands() = Some(session.commands.clone());
         let generation = shared.generation.fetch_add(1, Ordering::Relaxed) + 1;
         // Live before up: who waits for the connection may then rely on the subscriptions.
         shared.feeds().iter().for_each(|feed| feed.live(generation));
         shared.connection.send_replace(Connection::Up { generation });
-        tracing::info!(generation, resp = session.link.resp(), "redis connected");
+        tracing::info!(generation, resp = ?session.commands.protocol_version(), "redis connected");
         loop {
-            let [commands, subscriber] = &mut session.tasks;
+            let answer_due = session.subscriber.answer_due;
             tokio::select! {
-                ended = &mut commands.0 => return end(ended),
-                ended = &mut subscriber.0 => return end(ended),
-                received = session.messages.recv() => match received {
-                    Ok(message) => shared.hand_over(&message.channel, message.value),
-                    Err(RecvError::Lagged(lost)) => shared.feeds().iter().for_each(|feed| feed.lost(lost)),
-                    Err(RecvError::Closed) => return FredError::new(ErrorKind::IO, "subscriber closed"),
+                ended = &mut session.task.0 => return end(ended),
+                arrived = session.subscriber.next() => match arrived {
+                    Ok(arrival) => {
+                        shared.hand_over(arrival);
+                        // Its readers come first: what waits for them is bounded.
+                        tokio::task::consume_budget().await;
+                    }
+                    Err(error) => return error.into(),
                 },
                 () = shared.subscribed.notified() => {
-                    let channels = shared.channels();
-                    if let Err(error) = session.subscribe(&channels).await {
+                    if let Err(error) = self.subscribe(&mut session).await {
                         return error;
                     }
                     shared.feeds().iter().for_each(|feed| feed.live(generation));
                 }
                 () = shared.suspected.notified() => {
-                    if let Err(error) = session.link.ping().await {
-                        return error;
+                    let answers = futures::join!(session.commands.ping::<Value>(None), session.subscriber.ping());
+                    match answers {
+                        (Ok(_), Ok(())) => {}
+                        (Err(error), _) => return error,
+                        (_, Err(error)) => return error.into(),
                     }
                 }
+                () = async { tokio::time::sleep_until(answer_due.unwrap_or_else(tokio::time::Instant::now)).await },
+                    if answer_due.is_some() => return FredError::new(ErrorKind::Timeout, "subscriber does not answer"),
             }
         }
     }
@@ -194,15 +222,15 @@ impl RedisBus {
         F: FnOnce(Client) -> Fut + Send,
         Fut: Future<Output = Result<T, FredError>> + Send,
     {
-        let client = self.0.link().as_ref().map(|link| link.commands.clone());
+        let client = self.0.commands().clone();
         let Some(client) = client else { return Err(self.0.down()) };
         command(client).await.map_err(|error| self.0.failed(name, error))
     }
 }
 
 impl Shared {
-    fn link(&self) -> MutexGuard<'_, Option<Link>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    fn commands(&self) -> MutexGuard<'_, Option<Client>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn feeds(&self) -> MutexGuard<'_, Vec<Feed>> {
@@ -219,12 +247,16 @@ impl Shared {
         channels
     }
 
-    fn hand_over(&self, channel: &str, payload: Value) {
-        let Some(payload) = payload.into_bytes() else { return };
-        // A copy, for fred's bytes would keep the whole of a large read alive.
-        let payload = Bytes::copy_from_slice(&payload);
-        for feed in self.feeds().iter() {
-            feed.message(channel, &payload);
+    fn hand_over(&self, arrival: Arrival) {
+        match arrival {
+            Arrival::Message { channel, payload } => {
+                let Ok(channel) = std::str::from_utf8(&channel) else { return };
+                for feed in self.feeds().iter() {
+                    feed.message(channel, &payload);
+                }
+            }
+            Arrival::TooLong => self.feeds().iter().for_each(|feed| feed.lost(1)),
+            Arrival::Subscribed | Arrival::Answered => {}
         }
     }
 
@@ -250,34 +282,9 @@ impl Shared {
 
 /// A connection that stands.
 struct Session {
-    link: Link,
-    messages: broadcast::Receiver<fred::types::Message>,
-    tasks: [Task; 2],
-}
-
-impl Session {
-    /// Subscribes, and returns once Redis confirmed it.
-    async fn subscribe(&self, channels: &[String]) -> Result<(), FredError> {
-        if !channels.is_empty() {
-            self.link.subscriber.subscribe(channels.to_vec()).await?;
-        }
-        // fred does not wait for the confirmation; the answer to what is sent behind it comes behind it.
-        self.link.subscriber.ping::<Value>(None).await.map(drop)
-    }
-}
-
-impl Link {
-    async fn ping(&self) -> Result<(), FredError> {
-        let answers = futures::join!(self.commands.ping::<Value>(None), self.subscriber.ping::<Value>(None));
-        answers.0.and(answers.1).map(drop)
-    }
-
-    fn resp(&self) -> u8 {
-        match self.version {
-            RespVersion::RESP2 => 2,
-            RespVersion::RESP3 => 3,
-        }
-    }
+    commands: Client,
+    task: Task,
+    subscriber: Subscriber,
 }
 
 /// A client's task, which ends with the connection. Its end closes the socket.
@@ -330,66 +337,57 @@ impl Trouble {
     }
 }
 
+/// The kernel finds a dead peer by itself: no timer of ours wakes up for it.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(3))
+}
+
 /// Whether the server, or what stands before it, does not know RESP3.
 fn lacks_resp3(error: &FredError) -> bool {
     let details = error.details().to_ascii_lowercase();
     ["noproto", "hello", "unknown command"].iter().any(|sign| details.contains(sign))
 }
 
-impl Address {
-    fn builder(&self, version: RespVersion) -> Builder {
-        let mut builder = Builder::from_config(Config { version, fail_fast: true, ..self.0.clone() });
-        builder
-            .with_connection_config(|connection| {
-                connection.connection_timeout = ANSWER_LIMIT;
-                connection.internal_command_timeout = ANSWER_LIMIT;
-                connection.max_command_attempts = 1;
-                connection.max_command_buffer_len = FRED_CAPACITY;
-                // The kernel finds a dead peer by itself: no timer of ours wakes up for it.
-                let keepalive =
-                    TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(3));
-                connection.tcp = TcpConfig { nodelay: Some(true), keepalive: Some(keepalive), ..TcpConfig::default() };
-            })
-            .with_performance_config(|performance| {
-                performance.default_command_timeout = ANSWER_LIMIT;
-                performance.broadcast_channel_capacity = FRED_CAPACITY;
-            });
-        builder
-    }
+fn builder(config: &Config, version: RespVersion) -> Builder {
+    let mut builder = Builder::from_config(Config { version, fail_fast: true, ..config.clone() });
+    builder
+        .with_connection_config(|connection| {
+            connection.connection_timeout = ANSWER_LIMIT;
+            connection.internal_command_timeout = ANSWER_LIMIT;
+            connection.max_command_attempts = 1;
+            connection.max_command_buffer_len = MOST_COMMANDS;
+            connection.tcp = TcpConfig { nodelay: Some(true), keepalive: Some(keepalive()), ..TcpConfig::default() };
+        })
+        .with_performance_config(|performance| performance.default_command_timeout = ANSWER_LIMIT);
+    builder
 }
 
-fn address(url: &str) -> Result<Config, UrlError> {
-    let malformed = |error: FredError| UrlError::Malformed(error.details().to_owned());
-    let (scheme, rest) = url.split_once("://").ok_or(UrlError::Scheme)?;
-    match scheme {
-        "redis" | "valkey" => Config::from_url_centralized(url).map_err(malformed),
-        "rediss" | "valkeys" if cfg!(feature = "tls") => Config::from_url_centralized(url).map_err(malformed),
-        "rediss" | "valkeys" => Err(UrlError::Malformed("this build has no TLS".to_owned())),
-        "unix" | "redis+unix" | "valkey+unix" => socket_address(rest),
-        _ => Err(UrlError::Scheme),
-    }
-}
-
-/// `[user:password@]/path[?db=N]`
-fn socket_address(rest: &str) -> Result<Config, UrlError> {
-    let malformed = |what: &str| UrlError::Malformed(what.to_owned());
-    let (rest, database) = match rest.split_once("?db=") {
-        Some((rest, database)) => {
-            let database = database.parse().map_err(|_| malformed("the database is a number from 0 to 255"))?;
-            (rest, Some(database))
-        }
-        None => (rest, None),
+fn config(address: &Address) -> Result<Config, AddressError> {
+    let server = match &address.endpoint {
+        Endpoint::Tcp(host, port) => ServerConfig::new_centralized(host.clone(), *port),
+        Endpoint::Unix(path) => ServerConfig::new_unix_socket(path.clone()),
     };
-    let at = rest.find('/').ok_or_else(|| malformed("the path of the socket is absolute"))?;
-    let (credentials, path) = rest.split_at(at);
-    let credentials = credentials.strip_suffix('@').unwrap_or(credentials);
-    // fred reads credentials only where there is a host as well, and drops the host.
-    let parsed = Config::from_url_centralized(&format!(
-        "redis://{credentials}{}localhost",
-        if credentials.is_empty() { "" } else { "@" }
-    ))
-    .map_err(|error| UrlError::Malformed(error.details().to_owned()))?;
-    Ok(Config { server: ServerConfig::new_unix_socket(path), database, ..parsed })
+    let database = address.database.map(|number| u8::try_from(number).map_err(|_| AddressError::Database(number)));
+    let config = Config {
+        server,
+        username: address.username.clone(),
+        password: address.password.as_ref().map(|password| password.expose_secret().to_owned()),
+        database: database.transpose()?,
+        ..Config::default()
+    };
+    if address.tls { with_tls(config) } else { Ok(config) }
+}
+
+#[cfg(feature = "tls")]
+fn with_tls(config: Config) -> Result<Config, AddressError> {
+    let connector = fred::types::config::TlsConnector::default_rustls()
+        .map_err(|error| AddressError::Certificates { source: error.into() })?;
+    Ok(Config { tls: Some(connector.into()), ..config })
+}
+
+#[cfg(not(feature = "tls"))]
+fn with_tls(_: Config) -> Result<Config, AddressError> {
+    Err(AddressError::NoTls)
 }
 
 impl Bus for RedisBus {
@@ -453,49 +451,7 @@ impl Bus for RedisBus {
     }
 
     async fn heartbeat(&self) -> Result<(), BusError> {
-        let link = self.0.link().clone();
-        let Some(link) = link else { return Err(self.0.down()) };
-        link.ping().await.map_err(|error| {
-            self.0.suspected.notify_one();
-            self.0.failed("PING", error)
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_name_host_user_password_database_and_socket() {
-        let config = address("redis://user:p%40ss%2F@host:6380/3").unwrap();
-        assert_eq!(config.server, ServerConfig::new_centralized("host", 6380));
-        assert_eq!((config.username.as_deref(), config.password.as_deref()), (Some("user"), Some("p@ss/")));
-        assert_eq!(config.database, Some(3));
-
-        let config = address("redis://:secret@host").unwrap();
-        assert_eq!((config.username.as_deref(), config.password.as_deref()), (None, Some("secret")));
-
-        let config = address("unix://u:p%3A@/run/redis.sock?db=2").unwrap();
-        assert_eq!(config.server, ServerConfig::new_unix_socket("/run/redis.sock"));
-        assert_eq!((config.username.as_deref(), config.password.as_deref()), (Some("u"), Some("p:")));
-        assert_eq!(config.database, Some(2));
-        assert!(address("unix:///run/redis.sock").unwrap().password.is_none());
-    }
-
-    #[test]
-    fn a_wrong_url_is_refused_without_its_password() {
-        for url in [
-            "",
-            "host:6379",
-            "http://host",
-            "redis-cluster://host",
-            "redis://u:hunter2@",
-            "unix://x?db=x",
-            "redis://:hunter2@h/x",
-        ] {
-            let error = address(url).map(drop).unwrap_err().to_string();
-            assert!(!error.contains("hunter2"), "{error}");
-        }
+        self.0.suspected.notify_one();
+        self.call("PING", |client| async move { client.ping::<Value>(None).await }).await.map(drop)
     }
 }

@@ -41,7 +41,7 @@ fn service(service: &mut Map, path: &KeyPath<'_>, errors: &mut LoadErrors) {
             "depends_on" => dependencies(value),
             "env_file" => {
                 listed(value);
-                each(value, |item| env_file(item));
+                each(value, env_file);
             }
             "label_file" => listed(value),
             "dns" => {
@@ -144,14 +144,12 @@ fn build(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
                 let Kind::Seq(items) = &value.kind else { continue };
                 let mut map = Map::new();
                 for (index, item) in items.iter().enumerate() {
-                    match item.as_str().and_then(|text| text.split_once('=')) {
-                        Some((name, target)) => {
-                            map.insert(name.to_owned(), item.place.clone(), text(&item.place, target));
-                        }
-                        None => {
-                            let message = format!("{path}: invalid value, expected key=value");
-                            errors.push(LoadError::new(message).at(&item.place).of(path.item(index)));
-                        }
+                    if let Some((name, target)) = item.as_str().and_then(|text| text.split_once('=')) {
+                        map.insert(name.to_owned(), item.place.clone(), text(&item.place, target));
+                    } else {
+                        let given = scalar_text(&item.kind).unwrap_or_default();
+                        let message = format!("{path}: invalid value {given}, expected key=value");
+                        errors.push(LoadError::new(message).at(&item.place).of(path.item(index)));
                     }
                 }
                 value.kind = Kind::Map(map);
@@ -203,7 +201,7 @@ fn ports(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
             }
         };
         match short::ports(&text, &item.place) {
-            Ok(ports) => long.extend(ports),
+            Ok(ports) => long.extend(ports.into_iter().map(without_zero_target)),
             Err(message) => {
                 let path = path.item(index);
                 errors.push(LoadError::new(format!("{path}: {message}")).at(&item.place).of(path));
@@ -211,6 +209,16 @@ fn ports(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
         }
     }
     *items = long;
+}
+
+/// A short port 0 is a port without a target to Compose.
+fn without_zero_target(mut port: Node) -> Node {
+    if let Some(map) = port.as_map_mut()
+        && map.get("target").is_some_and(|target| target.kind == Kind::Int(0))
+    {
+        map.remove("target");
+    }
+    port
 }
 
 /// `external: {name: n}` is the old spelling of `external: true, name: n`.

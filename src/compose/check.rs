@@ -47,6 +47,11 @@ pub(super) fn references(model: &Model, services: &Services<'_>, name: &ServiceN
     check.cycles();
 }
 
+/// The step of a path to a list's item.
+fn item(index: usize) -> String {
+    format!("[{index}]")
+}
+
 impl Check<'_> {
     /// Reports an error of a service, at the deepest of the given keys that is in a file.
     fn report(&mut self, name: &ServiceName, keys: &[&str], message: String) {
@@ -87,25 +92,25 @@ impl Check<'_> {
         for key in service.networks.keys().filter(|key| !model.decoded.networks.contains_key(*key)) {
             self.invalid(name, &["networks", key], &named("network", key));
         }
-        for mount in &service.volumes {
+        for (index, mount) in service.volumes.iter().enumerate() {
             let key = &mount.source;
             if mount.kind == "volume" && !key.is_empty() && !model.decoded.volumes.contains_key(key) {
-                self.invalid(name, &["volumes"], &named("volume", key));
+                self.invalid(name, &["volumes", &item(index)], &named("volume", key));
             }
         }
-        for reference in &service.configs {
+        for (index, reference) in service.configs.iter().enumerate() {
             if !model.decoded.configs.contains_key(&reference.source) {
-                self.invalid(name, &["configs"], &named("config", &reference.source));
+                self.invalid(name, &["configs", &item(index)], &named("config", &reference.source));
             }
         }
-        for reference in &service.secrets {
+        for (index, reference) in service.secrets.iter().enumerate() {
             if !model.decoded.secrets.contains_key(&reference.source) {
-                self.invalid(name, &["secrets"], &named("secret", &reference.source));
+                self.invalid(name, &["secrets", &item(index)], &named("secret", &reference.source));
             }
         }
-        for reference in service.build.iter().flat_map(|build| &build.secrets) {
+        for (index, reference) in service.build.iter().flat_map(|build| &build.secrets).enumerate() {
             if !model.decoded.secrets.contains_key(&reference.source) {
-                self.invalid(name, &["build", "secrets"], &named("build secret", &reference.source));
+                self.invalid(name, &["build", "secrets", &item(index)], &named("build secret", &reference.source));
             }
         }
         for key in service.models.keys().filter(|key| !model.decoded.models.contains_key(*key)) {
@@ -193,7 +198,8 @@ impl Check<'_> {
         };
         if count < 0 {
             let message = format!("services.{name}.{attribute}: must be greater than or equal to 0");
-            self.report(name, &[attribute], message);
+            let keys: Vec<&str> = attribute.split('.').collect();
+            self.report(name, &keys, message);
         }
         let container = &service.container_name;
         if count > 1 && !container.is_empty() {
@@ -202,31 +208,26 @@ impl Check<'_> {
             );
             self.invalid(name, &["container_name"], &message);
         }
-        for watch in service.develop.iter().flat_map(|develop| &develop.watch) {
+        for (index, watch) in service.develop.iter().flat_map(|develop| &develop.watch).enumerate() {
             if !matches!(watch.action.as_str(), "rebuild" | "restart") && watch.target.is_empty() {
-                let message = format!(
-                    "services.{name}.develop.watch: target is required for sync, sync+exec and sync+restart actions"
-                );
-                self.invalid(name, &["develop", "watch"], &message);
+                let message = format!("services.{name}.develop.watch: target is required for non-rebuild actions");
+                self.invalid(name, &["develop", "watch", &item(index)], &message);
             }
         }
     }
 
     fn mounts(&mut self, name: &ServiceName, service: &Service) {
-        let tmpfs = service.tmpfs.iter().enumerate().map(|(index, text)| {
-            (text.split(':').next().unwrap_or_default(), format!("services.{name}.tmpfs[{index}]"), "tmpfs")
-        });
-        let volumes = service
-            .volumes
-            .iter()
-            .enumerate()
-            .map(|(index, mount)| (mount.target.as_str(), format!("services.{name}.volumes[{index}]"), "volumes"));
+        let tmpfs = service.tmpfs.iter().map(|text| text.split(':').next().unwrap_or_default());
+        let volumes = service.volumes.iter().map(|mount| mount.target.as_str());
+        let tmpfs = tmpfs.enumerate().map(|(index, target)| (target, "tmpfs", item(index)));
+        let volumes = volumes.enumerate().map(|(index, target)| (target, "volumes", item(index)));
         let mut targets: BTreeMap<&str, String> = BTreeMap::new();
-        for (target, path, key) in tmpfs.chain(volumes) {
+        for (target, key, index) in tmpfs.chain(volumes) {
+            let path = format!("services.{name}.{key}{index}");
             match targets.get(target) {
                 Some(first) => {
                     let message = format!("{path}: target {target} already mounted as {first}");
-                    self.report(name, &[key], message);
+                    self.report(name, &[key, &index], message);
                 }
                 None => {
                     targets.insert(target, path);

@@ -1,5 +1,6 @@
 //! Turns a normalised project into its typed form.
 
+mod parts;
 mod reader;
 mod service;
 
@@ -62,8 +63,19 @@ pub(super) fn decode(project: &Node, errors: &mut LoadErrors) -> Decoded {
         decoded.models = models.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect();
     }
     decoded.extensions = reader.extensions();
+    decoded.extensions.values_mut().for_each(empty_lists_to_null);
     *errors = sink.into_inner();
     decoded
+}
+
+/// Compose loses the empty lists of extensions.
+fn empty_lists_to_null(value: &mut Value) {
+    match value {
+        Value::Array(items) if items.is_empty() => *value = Value::Null,
+        Value::Array(items) => items.iter_mut().for_each(empty_lists_to_null),
+        Value::Object(map) => map.values_mut().for_each(empty_lists_to_null),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn named<T: Default>(reader: &Reader<'_>, section: &str, read: impl FnMut(Reader<'_>) -> T) -> BTreeMap<String, T> {
@@ -71,7 +83,6 @@ fn named<T: Default>(reader: &Reader<'_>, section: &str, read: impl FnMut(Reader
     values.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect()
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "a reader is a handle; this is the shape that `each_named` calls")]
 fn network(reader: Reader<'_>) -> Network {
     Network {
         name: reader.string("name"),
@@ -110,12 +121,15 @@ fn volume(reader: Reader<'_>) -> Volume {
 }
 
 fn file_object(reader: Reader<'_>) -> FileObject {
+    let (environment, content) = (reader.string("environment"), reader.get("content").and_then(Node::as_str));
+    let (content, value) = if environment.is_empty() { (content, None) } else { (None, content) };
+    let value = reader.get(ENVIRONMENT_VALUE).and_then(Node::as_str).or(value);
     FileObject {
         name: reader.string("name"),
         file: reader.string("file"),
-        environment: reader.string("environment"),
-        environment_value: reader.get(ENVIRONMENT_VALUE).and_then(Node::as_str).map(str::to_owned),
-        content: reader.string("content"),
+        environment,
+        environment_value: value.map(str::to_owned),
+        content: content.unwrap_or_default().to_owned(),
         external: reader.boolean("external").unwrap_or_default(),
         labels: reader.string_map("labels"),
         driver: reader.string("driver"),

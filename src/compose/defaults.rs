@@ -87,8 +87,8 @@ fn sources(section: &str) -> &'static [&'static str] {
     if section == "configs" { &["file", "environment", "content"] } else { &["file", "environment"] }
 }
 
-fn service(service: &Map, path: &KeyPath<'_>, errors: &mut LoadErrors) {
-    let ports = path.key("ports");
+fn service(service: &Map, service_path: &KeyPath<'_>, errors: &mut LoadErrors) {
+    let ports = service_path.key("ports");
     for (index, port) in list(service.get("ports")) {
         let address = port.as_map().and_then(|map| map.get("host_ip"));
         if let Some(address @ Node { kind: Kind::Str(text), .. }) = address
@@ -98,8 +98,7 @@ fn service(service: &Map, path: &KeyPath<'_>, errors: &mut LoadErrors) {
             errors.push(LoadError::new(format!("{path}: invalid ip address: {text}")).at(&address.place).of(path));
         }
     }
-    let path = path.key("develop");
-    let path = path.key("watch");
+    let path = service_path.key("develop.watch");
     let watches = service.get("develop").and_then(Node::as_map).and_then(|map| map.get("watch"));
     for (index, watch) in list(watches) {
         if watch.as_map().and_then(|map| map.get("path")).and_then(Node::as_str) == Some("") {
@@ -108,12 +107,14 @@ fn service(service: &Map, path: &KeyPath<'_>, errors: &mut LoadErrors) {
             errors.push(LoadError::new(format!("{path}: value can't be blank")).at(&watch.place).of(path));
         }
     }
-    device_requests(service.get("gpus"), "gpus", errors);
+    let gpus = service_path.key("gpus");
+    device_requests(service.get("gpus"), &gpus, errors);
     let reserved = ["deploy", "resources", "reservations"]
         .iter()
         .try_fold(service, |map, key| map.get(key).and_then(Node::as_map))
         .and_then(|map| map.get("devices"));
-    device_requests(reserved, "deploy.resources.reservations.devices", errors);
+    let devices = service_path.key("deploy.resources.reservations.devices");
+    device_requests(reserved, &devices, errors);
 }
 
 fn is_address(text: &str) -> bool {
@@ -125,11 +126,12 @@ fn list(node: Option<&Node>) -> impl Iterator<Item = (usize, &Node)> {
     node.and_then(Node::as_seq).into_iter().flatten().enumerate()
 }
 
-fn device_requests(requests: Option<&Node>, path: &str, errors: &mut LoadErrors) {
+fn device_requests(requests: Option<&Node>, path: &KeyPath<'_>, errors: &mut LoadErrors) {
     for (index, request) in list(requests) {
         let Some(map) = request.as_map() else { continue };
         if map.contains_key("count") && map.contains_key("device_ids") {
-            let message = format!("{path}.[{index}]: \"count\" and \"device_ids\" attributes are exclusive");
+            let path = path.item(index);
+            let message = format!("{path}: \"count\" and \"device_ids\" attributes are exclusive");
             errors.push(LoadError::new(message).at(&request.place).of(path));
         }
     }

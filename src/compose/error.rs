@@ -47,49 +47,61 @@ impl fmt::Display for LoadError {
     }
 }
 
+/// Errors that are kept of one project. Nobody reads more, and a hostile file may have millions.
+const MAX_ERRORS: usize = 500;
+
 /// Everything wrong with a project, in the order of files and lines; displayed one a line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LoadErrors(Vec<LoadError>);
+pub struct LoadErrors {
+    errors: Vec<LoadError>,
+    /// How many more there were.
+    dropped: usize,
+}
 
 impl LoadErrors {
     /// Adds one more.
     pub fn push(&mut self, error: LoadError) {
-        if !self.0.contains(&error) {
-            self.0.push(error);
+        if self.errors.contains(&error) {
+            return;
+        }
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(error);
+        } else {
+            self.dropped += 1;
         }
     }
 
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.errors.is_empty()
     }
 
     /// How many things are wrong.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.errors.len() + self.dropped
     }
 
     /// The errors, in the order of files and lines once [`LoadErrors::into_result`] has sorted them.
     pub fn iter(&self) -> impl Iterator<Item = &LoadError> {
-        self.0.iter()
+        self.errors.iter()
     }
 
     /// `value` if nothing is wrong, otherwise the sorted errors.
     pub fn into_result<T>(mut self, value: T) -> Result<T, Self> {
-        if self.0.is_empty() {
+        if self.errors.is_empty() {
             return Ok(value);
         }
         let key = |error: &LoadError| {
             error.place.as_ref().map(|place| (std::sync::Arc::clone(&place.file), place.line, place.column))
         };
-        self.0.sort_by_key(key);
+        self.errors.sort_by_key(key);
         Err(self)
     }
 }
 
 impl From<LoadError> for LoadErrors {
     fn from(error: LoadError) -> Self {
-        Self(vec![error])
+        Self { errors: vec![error], dropped: 0 }
     }
 }
 
@@ -106,17 +118,20 @@ impl IntoIterator for LoadErrors {
     type IntoIter = std::vec::IntoIter<LoadError>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.errors.into_iter()
     }
 }
 
 impl fmt::Display for LoadErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, error) in self.0.iter().enumerate() {
+        for (index, error) in self.errors.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
             error.fmt(f)?;
+        }
+        if self.dropped > 0 {
+            write!(f, "\nand {} more", self.dropped)?;
         }
         Ok(())
     }

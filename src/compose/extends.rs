@@ -44,10 +44,14 @@ enum Origin {
 impl Loader<'_> {
     /// Replaces each service of a document that has `extends` by its merge with what it extends.
     pub(super) fn apply_extends(&mut self, document: &mut Node, tags: &[Vec<String>], file: &str, scope: &Scope) {
-        let Some(Node { kind: Kind::Map(services), .. }) =
-            document.as_map_mut().and_then(|map| map.get_mut("services"))
-        else {
-            return;
+        let services = match document.as_map_mut().and_then(|map| map.get_mut("services")) {
+            Some(Node { kind: Kind::Map(services), .. }) => services,
+            Some(Node { place, .. }) => {
+                let error = LoadError::new("services must be a mapping").at(place).of("services");
+                self.errors.push(error);
+                return;
+            }
+            None => return,
         };
         let extends = |node: &Node| node.as_map().is_some_and(|map| map.contains_key("extends"));
         let names: Vec<String> =
@@ -60,7 +64,7 @@ impl Loader<'_> {
             services: std::mem::take(services),
             tags: tags.to_vec(),
             done: HashSet::new(),
-            directory: scope.base.directory.clone(),
+            directory: scope.files_directory.clone(),
         };
         let mut resolver = Resolver { loader: self, scope, document: source, chain: Vec::new() };
         for name in names {
@@ -183,7 +187,7 @@ impl Resolver<'_, '_> {
             let mut lines = String::from("Circular reference:");
             for (index, (file, service)) in self.chain.iter().chain([&next]).enumerate() {
                 let word = if index == 0 { "" } else { "extends " };
-                lines.push_str(&format!("\n  {word}{service} in {file}"));
+                lines.extend(["\n  ", word, service, " in ", file]);
             }
             self.loader.report(&reference.place, lines);
             return false;

@@ -154,7 +154,8 @@ pub(super) fn locate(
     let variable = |name: &str| search.environment.get(name).filter(|value| !value.is_empty());
     let profiles = if options.profiles.is_empty() {
         let list = variable("COMPOSE_PROFILES").map_or("", String::as_str);
-        list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+        // No list is a list of one empty profile, which a service may have.
+        list.split(',').map(|name| name.trim().to_owned()).collect()
     } else {
         options.profiles.clone()
     };

@@ -38,7 +38,7 @@ impl Loader<'_> {
         };
         for (index, entry) in entries.into_iter().enumerate() {
             let Some(entry) = self.entry(entry, index) else { continue };
-            if let Some(model) = self.included(entry, scope, included) {
+            if let Some(model) = self.included(&entry, scope, included) {
                 self.import(document, model);
             }
         }
@@ -65,14 +65,14 @@ impl Loader<'_> {
             }
         };
         for Entry { key, place, .. } in &map {
+            // Compose takes these without a word.
             if !matches!(key.as_str(), "path" | "project_directory" | "env_file") && !key.starts_with("x-") {
-                let error = LoadError::new(format!("{path} additional properties '{key}' not allowed"));
-                self.errors.push(error.at(place).of(path));
+                self.warnings.push(format!("{place}: {path} has the unknown key '{key}', it is ignored"));
             }
         }
         let paths = self.texts(&map, "path", &path)?;
         if paths.is_empty() {
-            self.errors.push(LoadError::new(format!("{path}.path is required")).at(&place).of(path));
+            self.warnings.push(format!("{place}: {path} has no path, it is ignored"));
             return None;
         }
         let env_files = self.texts(&map, "env_file", &path)?;
@@ -99,8 +99,8 @@ impl Loader<'_> {
     }
 
     /// Loads one entry.
-    fn included(&mut self, entry: Include, scope: &Scope, included: &[String]) -> Option<Node> {
-        let here = &scope.base.directory;
+    fn included(&mut self, entry: &Include, scope: &Scope, included: &[String]) -> Option<Node> {
+        let here = &scope.files_directory;
         if let Some((path, place)) = entry.paths.iter().find(|(path, _)| is_remote(path)) {
             let (path, place) = (path.clone(), place.clone());
             self.report(&place, format!("cannot include {path}: remote files are not supported"));
@@ -117,7 +117,11 @@ impl Loader<'_> {
             return None;
         }
         let directory = entry.directory.as_ref().map_or_else(|| parent(&main), |path| clean(&absolute(here, path)));
-        let env_files = self.env_files(&entry, here, &directory)?;
+        // A relative directory that is not there gives way to the one around it, but for files to include and `.env`.
+        let missing =
+            |path: &String| !path.starts_with('/') && !matches!(self.opener.kind(&directory), Ok(FileKind::Directory));
+        let base = if entry.directory.as_ref().is_some_and(missing) { parent(&directory) } else { directory.clone() };
+        let env_files = self.env_files(entry, here, &directory)?;
         let warnings = &mut self.warnings;
         let variables = match env_from_files(self.opener, &env_files, &scope.environment, &mut |name| {
             warn_unset(name, warnings);
@@ -133,7 +137,8 @@ impl Loader<'_> {
         for (name, value) in variables {
             environment.entry(name).or_insert(value);
         }
-        let scope = self.scope(paths::Base { directory, home: scope.base.home.clone() }, environment);
+        let base = paths::Base { directory: base, home: scope.base.home.clone() };
+        let scope = self.scope(base, directory, environment);
         let mut chain = included.to_vec();
         chain.push(main);
         let expected = files.len();

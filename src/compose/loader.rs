@@ -30,7 +30,10 @@ const MAX_NODES: usize = 4_000_000;
 pub(super) struct Scope {
     /// Tells scopes apart.
     pub(super) id: usize,
+    /// What the paths in the files are relative to.
     pub(super) base: paths::Base,
+    /// What the paths of further files, to include or extend, are relative to.
+    pub(super) files_directory: String,
     pub(super) environment: Arc<BTreeMap<String, String>>,
 }
 
@@ -60,9 +63,14 @@ impl<'a> Loader<'a> {
     }
 
     /// A scope for files of one directory.
-    pub(super) fn scope(&mut self, base: paths::Base, environment: BTreeMap<String, String>) -> Scope {
+    pub(super) fn scope(
+        &mut self,
+        base: paths::Base,
+        files_directory: String,
+        environment: BTreeMap<String, String>,
+    ) -> Scope {
         self.scopes += 1;
-        Scope { id: self.scopes, base, environment: Arc::new(environment) }
+        Scope { id: self.scopes, base, files_directory, environment: Arc::new(environment) }
     }
 
     pub(super) fn report(&mut self, place: &Place, message: impl Into<String>) {

@@ -206,6 +206,10 @@ enum Pool {
     Over(usize),
 }
 
+fn subnet(pool: Option<&Node>) -> Option<&Node> {
+    pool.and_then(Node::as_map).and_then(|map| map.get("subnet"))
+}
+
 /// Merges address pools exactly as Compose does: equal subnets merge; a base pool without an equal one takes the
 /// place, and the gateway, of a later pool that is already there. The project must come out the same, odd or not.
 fn pools(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
@@ -213,9 +217,6 @@ fn pools(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mut LoadError
         errors.push(LoadError::new(format!("{path}: unexpected type, must be a list")).at(&over.place).of(path));
         return;
     };
-    fn subnet(node: Option<&Node>) -> Option<&Node> {
-        node.and_then(Node::as_map).and_then(|map| map.get("subnet"))
-    }
     let mut result: Vec<Pool> = Vec::new();
     for original in 0..bases.len() {
         for later in 0..overs.len() {

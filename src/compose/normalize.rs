@@ -21,20 +21,21 @@ pub(super) fn resolve_environment(project: &mut Node, environment: &BTreeMap<Str
             }
         }
     }
-    for name in ["secrets", "configs"] {
+    // Under `content`, a config that was included and is checked once more contradicts itself: Compose refuses it.
+    for (name, key) in [("secrets", ENVIRONMENT_VALUE), ("configs", "content")] {
         for resource in section(project, name) {
             let place = resource.place.clone();
             let Some(map) = resource.value.as_map_mut() else { continue };
             let value = map.get("environment").and_then(Node::as_str).and_then(|name| environment.get(name));
             if let Some(value) = value {
                 let value = Node::new(place.clone(), Kind::Str(value.clone()));
-                map.insert(ENVIRONMENT_VALUE.to_owned(), place, value);
+                map.insert(key.to_owned(), place, value);
             }
         }
     }
 }
 
-/// Key under which a secret or config keeps the value that its variable had where it was declared.
+/// Key under which a secret keeps the value that its variable had where it was declared.
 pub(super) const ENVIRONMENT_VALUE: &str = "x-#value";
 
 fn section<'a>(project: &'a mut Map, name: &str) -> impl Iterator<Item = &'a mut Entry> {
@@ -132,13 +133,12 @@ fn service(
     let volumes = path.key("volumes");
     for (index, volume) in service.get_mut("volumes").and_then(Node::as_seq_mut).into_iter().flatten().enumerate() {
         let place = volume.place.clone();
-        match volume.as_map_mut().and_then(|map| map.get_mut("target")) {
-            Some(Node { kind: Kind::Str(target), .. }) => *target = clean(target),
-            _ => {
-                let path = volumes.item(index);
-                let message = format!("service volume {path} is missing a mount target");
-                errors.push(LoadError::new(message).at(&place).of(path));
-            }
+        if let Some(Node { kind: Kind::Str(target), .. }) = volume.as_map_mut().and_then(|map| map.get_mut("target")) {
+            *target = clean(target);
+        } else {
+            let path = volumes.item(index);
+            let message = format!("service volume {path} is missing a mount target");
+            errors.push(LoadError::new(message).at(&place).of(path));
         }
     }
 }

@@ -56,10 +56,10 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// `~` and `~/…` with the home directory in its place.
+    /// The path with the home directory in place of a leading `~`, and so for `~name` too: Compose knows no other home.
     pub(super) fn expand_user(&self, path: &str) -> String {
         match (path.strip_prefix('~'), &self.home) {
-            (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => clean(&format!("{home}/{rest}")),
+            (Some(rest), Some(home)) => clean(&format!("{home}/{rest}")),
             _ => path.to_owned(),
         }
     }
@@ -211,11 +211,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_callers_own_home_is_expanded() {
+    fn a_tilde_is_the_home_directory_whatever_follows() {
         let base = Base { directory: "/p".to_owned(), home: Some("/home/me".to_owned()) };
         assert_eq!(base.resolve("~/x/../y"), "/home/me/y");
         assert_eq!(base.resolve("~"), "/home/me");
-        assert_eq!(base.resolve("~you/x"), "/p/~you/x");
+        assert_eq!(base.resolve("~you/x"), "/home/me/you/x");
         assert_eq!(base.resolve("./x"), "/p/x");
         assert_eq!(base.resolve(""), "");
     }

@@ -3,10 +3,13 @@
 //! Field order and the rules for leaving a field out are those of the JSON that Compose hashes and prints
 //! (`config --format json`), so serialising a [`Service`] *is* the canonical form; [`crate::spec`] clears what the hash
 //! leaves out. Maps are sorted by key, as Go's encoder writes them.
+//!
+//! It is over 400 lines because it is one table: the specification's types and their fields, in their order.
 
 use std::collections::BTreeMap;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
 
 use super::value::{ByteSize, Cpus, Duration, FileMode};
@@ -119,7 +122,7 @@ pub struct Service {
     /// `None` takes the image's; an empty list clears it. Never left out.
     pub entrypoint: Option<Vec<String>>,
     #[serde(skip_serializing_if = "is_default")]
-    pub provider: Option<Value>,
+    pub provider: Option<Provider>,
     #[serde(skip_serializing_if = "is_default")]
     pub environment: NullableMap,
     #[serde(skip_serializing_if = "is_default")]
@@ -295,6 +298,16 @@ pub struct Build {
     pub platforms: Vec<String>,
     #[serde(skip_serializing_if = "is_default")]
     pub privileged: bool,
+}
+
+/// `provider`: something else that runs the service; carried for the hash.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "the names of the Compose specification")]
+pub struct Provider {
+    #[serde(rename = "type", skip_serializing_if = "is_default")]
+    pub kind: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub options: BTreeMap<String, Vec<String>>,
 }
 
 /// What a service needs of another before it starts.
@@ -716,13 +729,29 @@ impl Serialize for Ulimit {
 }
 
 /// `env_file[]` as it was in the file; dropped from a selected service, where its values are in `environment`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+///
+/// Serialised as its path if it is required, for Compose hashes it so.
+#[derive(Debug, Clone, Default, PartialEq)]
 #[allow(missing_docs, reason = "the names of the Compose specification")]
 pub struct EnvFile {
     pub path: String,
     pub required: bool,
-    #[serde(skip_serializing_if = "is_default")]
     pub format: String,
+}
+
+impl Serialize for EnvFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.required {
+            return serializer.serialize_str(&self.path);
+        }
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("path", &self.path)?;
+        map.serialize_entry("required", &self.required)?;
+        if !self.format.is_empty() {
+            map.serialize_entry("format", &self.format)?;
+        }
+        map.end()
+    }
 }
 
 /// A command that runs in the container after its start or before its stop.

@@ -73,6 +73,9 @@ pub(super) fn select(
             continue;
         }
         let mut service = service.clone();
+        if let (Some(scale), Some(deploy)) = (service.scale, &mut service.deploy) {
+            deploy.replicas = Some(scale);
+        }
         if !names.is_empty() {
             service.depends_on.retain(|name, _| selected.contains(name));
         }
@@ -105,12 +108,11 @@ fn closure(services: &Services<'_>, names: &[ServiceName]) -> Result<BTreeSet<Se
     let mut open: Vec<(&ServiceName, bool)> = names.iter().map(|name| (name, true)).collect();
     while let Some((name, required)) = open.pop() {
         match services.enabled.get(name) {
-            Some(service) => {
-                if selected.insert(name.clone()) {
-                    let dependencies = service.depends_on.iter();
-                    open.extend(dependencies.map(|(name, dependency)| (name, dependency.required)));
-                }
+            Some(service) if selected.insert(name.clone()) => {
+                let dependencies = service.depends_on.iter();
+                open.extend(dependencies.map(|(name, dependency)| (name, dependency.required)));
             }
+            Some(_) => {}
             None if required => {
                 return Err(LoadError::new(format!("no such service: {name}")).of(format_args!("services.{name}")));
             }

@@ -65,10 +65,12 @@ pub enum Problem {
         first: usize,
     },
     /// No such setting.
-    #[error("unknown key{}", hint(.nearest.as_ref()))]
+    #[error("unknown key{}", hint(.nearest.as_ref(), .known))]
     UnknownKey {
         /// The known key that is nearest, as the source would write it.
         nearest: Option<String>,
+        /// The keys that could be here; empty where one is near.
+        known: Vec<String>,
     },
     /// A value that the key does not take.
     #[error("{0}")]
@@ -84,8 +86,12 @@ pub enum Problem {
     NotUtf8,
 }
 
-fn hint(nearest: Option<&String>) -> String {
-    nearest.map_or_else(String::new, |known| format!("; did you mean `{known}`?"))
+fn hint(nearest: Option<&String>, known: &[String]) -> String {
+    match nearest {
+        Some(nearest) => format!("; did you mean `{nearest}`?"),
+        None if known.is_empty() => String::new(),
+        None => format!("; known here are {}", known.join(", ")),
+    }
 }
 
 /// Where a setting was given.

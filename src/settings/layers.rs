@@ -1,13 +1,10 @@
-//! Layers of settings, merged by figment, and what each value came from.
+//! What one source of settings says.
 
-use std::collections::BTreeSet;
-
-use figment::error::{Actual, Kind};
+use figment::error::Actual;
 use figment::value::{Dict, Empty, Map, Value};
-use figment::{Figment, Metadata, Profile, Provider};
-use serde::de::DeserializeOwned;
+use figment::{Metadata, Profile, Provider};
 
-use super::error::{Place, Problem, SettingsError, Source, nearest};
+use super::error::{Place, Problem, SettingsError, Source};
 use super::places::Places;
 
 /// Sections whose entries the user names; a null entry removes what a lower layer said.
@@ -38,23 +35,25 @@ impl Layer {
         Self { source, values, places: Places::default() }
     }
 
-    /// A layer of a YAML text.
+    /// A layer of a YAML text; what is wrong with it goes to `faults`, and the rest is still read.
     ///
-    /// # Errors
-    /// Everything that is wrong with it as YAML.
-    pub(super) fn yaml(source: Source, text: &str) -> Result<Self, Vec<SettingsError>> {
-        let fault = |line, key: &[String], problem| SettingsError {
-            place: Place { source: source.clone(), line },
-            key: key.join("."),
-            problem,
+    /// None when it is not YAML at all.
+    pub(super) fn yaml(source: Source, text: &str, faults: &mut Vec<SettingsError>) -> Option<Self> {
+        let mut fault = |line, key: &[String], problem| {
+            faults.push(SettingsError { place: Place { source: source.clone(), line }, key: key.join("."), problem });
         };
-        let places =
-            Places::read(text).map_err(|syntax| vec![fault(syntax.line, &[], Problem::Syntax(syntax.reason))])?;
+        let places = match Places::read(text) {
+            Ok(places) => places,
+            Err(syntax) => {
+                fault(syntax.line, &[], Problem::Syntax(syntax.reason));
+                return None;
+            }
+        };
+        for twice in &places.duplicates {
+            fault(Some(twice.line), &twice.path, Problem::Duplicate { first: twice.first });
+        }
         if !places.duplicates.is_empty() {
-            let duplicates = places.duplicates.iter();
-            return Err(duplicates
-                .map(|twice| fault(Some(twice.line), &twice.path, Problem::Duplicate { first: twice.first }))
-                .collect());
+            return None;
         }
         let parsed = serde_yaml::from_str::<serde_yaml::Value>(text).and_then(|mut value| {
             value.apply_merge()?;
@@ -62,25 +61,49 @@ impl Layer {
         });
         let values = match parsed {
             Ok(serde_yaml::Value::Null) => Dict::new(),
-            Ok(serde_yaml::Value::Mapping(mapping)) => {
-                let mut faults = Vec::new();
-                let values = to_dict(mapping, &mut Vec::new(), &mut |path, reason| {
-                    faults.push(fault(places.line(path), path, Problem::Invalid(reason)));
-                });
-                if !faults.is_empty() {
-                    return Err(faults);
-                }
-                values
+            Ok(serde_yaml::Value::Mapping(mapping)) => to_dict(mapping, &mut Vec::new(), &mut |path, reason| {
+                fault(places.line(path), path, Problem::Invalid(reason));
+            }),
+            Ok(_) => {
+                fault(Some(1), &[], Problem::Syntax("not a mapping of settings".into()));
+                return None;
             }
-            Ok(_) => return Err(vec![fault(Some(1), &[], Problem::Syntax("not a mapping of settings".into()))]),
             Err(error) => {
-                let line = error.location().map(|location| location.line());
-                return Err(vec![fault(line, &[], Problem::Syntax(error.to_string()))]);
+                fault(error.location().map(|location| location.line()), &[], Problem::Syntax(error.to_string()));
+                return None;
             }
         };
         // A section of which every key is commented out says nothing; it does not erase the section.
         let values = values.into_iter().filter(|(_, value)| !matches!(value, Value::Empty(..))).collect();
-        Ok(Self { source, values, places })
+        Some(Self { source, values, places })
+    }
+
+    /// Takes out what has another shape than the defaults: a section that is none, a single value with keys below it.
+    /// Merged, it would hide what the layers below say.
+    pub(super) fn fit(&mut self, defaults: &Dict, faults: &mut Vec<SettingsError>) {
+        let Self { source, values, places } = self;
+        let mut fits = |path: &[&str], value: &Value, default: &Value| {
+            let reason = match (default, value) {
+                (Value::Dict(..), Value::Dict(..)) => return true,
+                (Value::Dict(..), other) => format!("expected a mapping, found {}", described(&other.to_actual())),
+                (_, Value::Dict(..)) => "expected a value, found a mapping".to_owned(),
+                _ => return true,
+            };
+            let path: Vec<String> = path.iter().map(|key| (*key).to_owned()).collect();
+            let place = Place { source: source.clone(), line: places.line(&path) };
+            faults.push(SettingsError { place, key: path.join("."), problem: Problem::Invalid(reason) });
+            false
+        };
+        values.retain(|section, value| {
+            let Some(default) = defaults.get(section) else { return true };
+            if !fits(&[section], value, default) {
+                return false;
+            }
+            if let (Value::Dict(_, keys), Value::Dict(_, known)) = (value, default) {
+                keys.retain(|key, value| known.get(key).is_none_or(|default| fits(&[section, key], value, default)));
+            }
+            true
+        });
     }
 }
 
@@ -107,15 +130,21 @@ fn to_dict(mapping: serde_yaml::Mapping, path: &mut Vec<String>, fault: &mut dyn
             }
         };
         path.push(key.clone());
-        let value = to_value(value, path, fault);
+        if let Some(value) = to_value(value, path, fault) {
+            dict.insert(key, value);
+        }
         path.pop();
-        dict.insert(key, value);
     }
     dict
 }
 
-fn to_value(value: serde_yaml::Value, path: &mut Vec<String>, fault: &mut dyn FnMut(&[String], String)) -> Value {
-    match value {
+/// The same value in figment's terms; none for one that has no meaning here.
+fn to_value(
+    value: serde_yaml::Value,
+    path: &mut Vec<String>,
+    fault: &mut dyn FnMut(&[String], String),
+) -> Option<Value> {
+    Some(match value {
         serde_yaml::Value::Null => Value::from(Empty::None),
         serde_yaml::Value::Bool(value) => Value::from(value),
         serde_yaml::Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
@@ -128,7 +157,7 @@ fn to_value(value: serde_yaml::Value, path: &mut Vec<String>, fault: &mut dyn Fn
             let mut list = Vec::with_capacity(items.len());
             for (index, item) in items.into_iter().enumerate() {
                 path.push(index.to_string());
-                list.push(to_value(item, path, fault));
+                list.extend(to_value(item, path, fault));
                 path.pop();
             }
             Value::from(list)
@@ -136,160 +165,13 @@ fn to_value(value: serde_yaml::Value, path: &mut Vec<String>, fault: &mut dyn Fn
         serde_yaml::Value::Mapping(mapping) => Value::from(to_dict(mapping, path, fault)),
         serde_yaml::Value::Tagged(tagged) => {
             fault(path, format!("the tag {} means nothing here", tagged.tag));
-            Value::from(Empty::None)
+            return None;
         }
-    }
-}
-
-/// All layers as one value whose parts remember who said them.
-pub(super) struct Merged {
-    figment: Figment,
-    value: Value,
-    defaults: Value,
-    layers: Vec<(String, Source, Places)>,
-}
-
-impl Merged {
-    /// Merges `layers`, the first of which is the defaults, each over those before it.
-    pub(super) fn new(layers: &[Layer]) -> Self {
-        let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer));
-        // Only a provider's failure could make this an error, and ours do not fail.
-        let mut value = figment.find_value("").unwrap_or_else(|_| Value::from(Dict::new()));
-        for section in NAMED_SECTIONS {
-            if let Value::Dict(_, top) = &mut value
-                && let Some(Value::Dict(_, entries)) = top.get_mut(section)
-            {
-                entries.retain(|_, entry| !matches!(entry, Value::Empty(..)));
-            }
-        }
-        Self {
-            figment,
-            value,
-            defaults: layers
-                .first()
-                .map_or_else(|| Value::from(Dict::new()), |layer| Value::from(layer.values.clone())),
-            layers: layers
-                .iter()
-                .map(|layer| (layer.source.to_string(), layer.source.clone(), layer.places.clone()))
-                .collect(),
-        }
-    }
-
-    /// The value at `path`.
-    pub(super) fn get(&self, path: &[&str]) -> Option<&Value> {
-        path.iter().try_fold(&self.value, |value, key| value.as_dict()?.get(*key))
-    }
-
-    /// Who said the value at `path`, or its nearest parent that was said.
-    pub(super) fn place(&self, path: &[String]) -> Place {
-        let mut at = &self.value;
-        let mut depth = 0;
-        for key in path {
-            let Some(next) = child(at, key) else { break };
-            (at, depth) = (next, depth + 1);
-        }
-        let name = self.figment.get_metadata(at.tag()).map(|metadata| metadata.name.clone());
-        let layer = self.layers.iter().rev().find(|(layer, _, _)| Some(layer.as_str()) == name.as_deref());
-        match layer {
-            Some((_, source, places)) => {
-                let said = path.get(..depth).unwrap_or_default();
-                Place { source: source.clone(), line: places.line(path).or_else(|| places.line(said)) }
-            }
-            None => Place { source: Source::Defaults, line: None },
-        }
-    }
-
-    /// An error at `path`.
-    pub(super) fn fault(&self, path: &[String], problem: Problem) -> SettingsError {
-        SettingsError { place: self.place(path), key: path.join("."), problem }
-    }
-
-    /// Reads all as `T` and collects every error: each wrong value is replaced by its default, or taken out, and the
-    /// reading starts again.
-    pub(super) fn read<T: DeserializeOwned>(&self) -> (Option<T>, Vec<SettingsError>) {
-        let mut faults = Vec::new();
-        let mut value = self.value.clone();
-        let mut removed = Removed::default();
-        loop {
-            let error = match T::deserialize(&value) {
-                Ok(read) => return (Some(read), faults),
-                Err(error) => error,
-            };
-            let path = removed.original(&value, &error.path);
-            if !removed.explains(&path, &error.kind) {
-                faults.push(self.explain(&path, &error.kind));
-            }
-            let default = find(&self.defaults, &path).filter(|default| find(&value, &error.path) != Some(default));
-            let amended = match default {
-                Some(default) => replace(&mut value, &error.path, default.clone()),
-                None => removed.take(&mut value, &error.path, path),
-            };
-            if !amended {
-                return (None, faults);
-            }
-        }
-    }
-
-    fn explain(&self, path: &[String], kind: &Kind) -> SettingsError {
-        let problem = match kind {
-            Kind::UnknownField(key, expected) => {
-                let nearest = self.nearest_key(path, key, expected);
-                let written = |known: Vec<String>| match self.place(path).source {
-                    Source::Variable(_) => super::environment::variable_of(&known),
-                    _ => known.join("."),
-                };
-                Problem::UnknownKey { nearest: nearest.map(written) }
-            }
-            Kind::UnknownVariant(word, expected) => {
-                let near = nearest(word, expected.iter().copied());
-                let near = near.map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
-                Problem::Invalid(format!("{word:?} is none of {}{near}", expected.join(", ")))
-            }
-            Kind::MissingField(key) => Problem::Invalid(format!("needs the key `{key}`")),
-            Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
-                let quotes = match found {
-                    Actual::Bool(_) | Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_)
-                        if expected.contains("string") =>
-                    {
-                        "; put it in quotes"
-                    }
-                    _ => "",
-                };
-                let expected = expected.strip_prefix("struct ").map_or(expected.as_str(), |_| "a mapping");
-                let expected = match expected {
-                    "a string" | "string" => "a text",
-                    "a map" | "map" => "a mapping",
-                    "a sequence" => "a list",
-                    other => other,
-                };
-                Problem::Invalid(format!("expected {expected}, found {}{quotes}", described(found)))
-            }
-            other => Problem::Invalid(other.to_string()),
-        };
-        self.fault(path, problem)
-    }
-
-    /// The known key that was probably meant: a neighbour, or one of the same name elsewhere.
-    fn nearest_key(&self, path: &[String], key: &str, expected: &[&str]) -> Option<Vec<String>> {
-        let parent = path.split_last().map_or(&[][..], |(_, parent)| parent);
-        if let Some(near) = nearest(key, expected.iter().copied()) {
-            let mut known = parent.to_vec();
-            known.push(near.to_owned());
-            return Some(known);
-        }
-        let mut known = Vec::new();
-        paths(&self.defaults, &mut Vec::new(), &mut known);
-        let same = known.iter().find(|known| known.last().is_some_and(|last| last == key)).cloned();
-        same.or_else(|| {
-            let names: Vec<String> = known.iter().map(|known| known.join(".")).collect();
-            let near = nearest(&path.join("."), names.iter().map(String::as_str))?;
-            Some(near.split('.').map(str::to_owned).collect())
-        })
-    }
+    })
 }
 
 /// What was found, never a text itself: it may be a secret.
-fn described(found: &Actual) -> String {
+pub(super) fn described(found: &Actual) -> String {
     match found {
         Actual::Bool(value) => value.to_string(),
         Actual::Unsigned(number) => format!("the number {number}"),
@@ -300,96 +182,5 @@ fn described(found: &Actual) -> String {
         Actual::Seq => "a list".into(),
         Actual::Map => "a mapping".into(),
         other => other.to_string(),
-    }
-}
-
-/// Paths of all keys below `value`.
-pub(super) fn paths(value: &Value, path: &mut Vec<String>, out: &mut Vec<Vec<String>>) {
-    for (key, value) in value.as_dict().into_iter().flatten() {
-        path.push(key.clone());
-        out.push(path.clone());
-        paths(value, path, out);
-        path.pop();
-    }
-}
-
-fn child<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    match value {
-        Value::Dict(_, entries) => entries.get(key),
-        Value::Array(_, items) => items.get(key.parse::<usize>().ok()?),
-        _ => None,
-    }
-}
-
-fn find<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
-    path.iter().try_fold(value, |value, key| child(value, key))
-}
-
-fn find_mut<'a>(value: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
-    path.iter().try_fold(value, |value, key| match value {
-        Value::Dict(_, entries) => entries.get_mut(key),
-        Value::Array(_, items) => items.get_mut(key.parse::<usize>().ok()?),
-        _ => None,
-    })
-}
-
-fn replace(value: &mut Value, path: &[String], with: Value) -> bool {
-    find_mut(value, path).map(|at| *at = with).is_some()
-}
-
-/// What was taken out, by the paths of the text as it was written.
-#[derive(Default)]
-struct Removed(BTreeSet<Vec<String>>);
-
-impl Removed {
-    /// Takes the value at `path` out, or its nearest parent that is there; false at the top.
-    fn take(&mut self, value: &mut Value, path: &[String], original: Vec<String>) -> bool {
-        let Some((key, parent)) = path.split_last() else { return false };
-        let taken = match find_mut(value, parent) {
-            Some(Value::Dict(_, entries)) => entries.remove(key).is_some(),
-            Some(Value::Array(_, items)) => {
-                let index = key.parse().ok().filter(|index| *index < items.len());
-                index.map(|index: usize| items.remove(index)).is_some()
-            }
-            _ => false,
-        };
-        if taken {
-            self.0.insert(original);
-            return true;
-        }
-        let outer = original.split_last().map(|(_, outer)| outer.to_vec()).unwrap_or_default();
-        self.take(value, parent, outer)
-    }
-
-    /// `path` in `value` as the path in the text: items taken out of a list before it are counted again.
-    fn original(&self, value: &Value, path: &[String]) -> Vec<String> {
-        let mut original: Vec<String> = Vec::with_capacity(path.len());
-        let mut at = Some(value);
-        for key in path {
-            let mut written = key.clone();
-            if let (Some(Value::Array(..)), Ok(mut index)) = (at, key.parse::<usize>()) {
-                let gone: BTreeSet<usize> = self
-                    .0
-                    .iter()
-                    .filter(|gone| gone.len() == original.len() + 1 && gone.starts_with(&original))
-                    .filter_map(|gone| gone.last()?.parse().ok())
-                    .collect();
-                for taken in gone {
-                    index += usize::from(taken <= index);
-                }
-                written = index.to_string();
-            }
-            at = at.and_then(|at| child(at, key));
-            original.push(written);
-        }
-        original
-    }
-
-    /// True when `kind` only says that what was taken out is now missing.
-    fn explains(&self, path: &[String], kind: &Kind) -> bool {
-        let Kind::MissingField(key) = kind else { return false };
-        let mut missing = path.to_vec();
-        missing.push(key.to_string());
-        self.0.contains(&missing)
     }
 }

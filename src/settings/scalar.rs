@@ -10,29 +10,14 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
+use crate::clock::Span;
+
 /// Seconds in the bounds of durations.
 pub(super) const MINUTE: u64 = 60;
 /// One hour in seconds.
 pub(super) const HOUR: u64 = 60 * MINUTE;
 /// Seven days in seconds, the longest interval.
 pub(super) const WEEK: u64 = 7 * 24 * HOUR;
-
-/// Reads a duration: `30s`, `5m`, `1h 30m`, `1.5h`, or a plain number of seconds.
-///
-/// Months and years are refused: `5M` would be five months.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let wrong = || format!("{text:?} is not a duration; write it like `30s`, `5m` or `1h 30m`");
-    if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-        let seconds = text.parse().map_err(|_| wrong())?;
-        return Duration::try_from_secs_f64(seconds).map_err(|_| wrong());
-    }
-    let mut units = text.split(|c: char| !c.is_alphabetic());
-    if units.any(|unit| unit == "M" || unit.starts_with("mon") || unit.starts_with('y')) {
-        return Err(format!("{text:?} counts in months or years; write days (`d`) or minutes (`m`)"));
-    }
-    humantime::parse_duration(text).map_err(|_| wrong())
-}
 
 /// Reads a size in bytes: `64KiB`, `64k`, `1MB`, or a plain number.
 ///
@@ -90,29 +75,18 @@ where
     }
 }
 
-fn seconds(value: f64) -> Result<Duration, String> {
-    Duration::try_from_secs_f64(value).map_err(|_| format!("{value} is not a duration; write it like `30s` or `5m`"))
-}
-
-fn in_seconds(value: Duration, min: u64, max: u64) -> Result<Duration, String> {
-    if value < Duration::from_secs(min) || value > Duration::from_secs(max) {
-        let text = |seconds| humantime::format_duration(Duration::from_secs(seconds));
-        return Err(format!("{} is out of bounds: {} to {}", humantime::format_duration(value), text(min), text(max)));
-    }
-    Ok(value)
-}
-
 /// A duration from `MIN` to `MAX` seconds.
 pub(super) fn duration<'de, D, const MIN: u64, const MAX: u64>(deserializer: D) -> Result<Duration, D::Error>
 where
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_any(Leaf {
-        expects: "a duration such as `30s`",
-        number: |value| in_seconds(seconds(value)?, MIN, MAX),
-        text: |text: &str| in_seconds(parse_duration(text)?, MIN, MAX),
-        out: PhantomData,
-    })
+    let Span(span) = Span::deserialize(deserializer)?;
+    if span < Duration::from_secs(MIN) || span > Duration::from_secs(MAX) {
+        let [span, min, max] =
+            [span, Duration::from_secs(MIN), Duration::from_secs(MAX)].map(humantime::format_duration);
+        return Err(de::Error::custom(format!("{span} is out of bounds: {min} to {max}")));
+    }
+    Ok(span)
 }
 
 /// A duration that may be null, with the bounds of [`duration`].
@@ -327,28 +301,6 @@ impl<'de> Deserialize<'de> for Variables {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_read_as_people_write_them() {
-        for (text, seconds) in [
-            ("30s", 30.0),
-            ("5m", 300.0),
-            ("1h 30m", 5400.0),
-            ("1.5h", 5400.0),
-            ("45", 45.0),
-            ("0.5", 0.5),
-            ("2d", 172_800.0),
-        ] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
-        }
-    }
-
-    #[test]
-    fn months_years_and_nonsense_are_no_durations() {
-        for text in ["5M", "1month", "2 months", "1y", "", "-5s", "5 parsecs", "NaN", "1e3", "..", "5m!"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn sizes_are_binary() {

@@ -11,8 +11,10 @@ use serde::de::{self, Deserializer};
 use tracing_subscriber::filter::Targets;
 
 use super::scalar::{self, HOUR, MINUTE, Variables, WEEK};
+use crate::clock::Span;
 use crate::names::{ProjectName, ServiceName, SourceId};
 use crate::schedule::Interval;
+use crate::spec::Dialect;
 
 /// What is logged, and how.
 #[derive(Debug, Clone, Deserialize)]
@@ -94,25 +96,16 @@ pub struct Compose {
     /// The setting that [`Compose::environment`] is made of: `NAME` or `NAME=value`.
     #[serde(rename = "environment", deserialize_with = "scalar::list")]
     pub(super) environment_names: Vec<String>,
-    /// Version of Docker Compose whose labels and hashes are written.
-    pub dialect: Dialect,
+    /// Version of Docker Compose whose labels and hashes are written; none: the one that deployed us, else the default.
+    #[serde(deserialize_with = "dialect")]
+    pub dialect: Option<Dialect>,
 }
 
-/// A Docker Compose version, as far as labels and config hashes differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum Dialect {
-    /// The one that deployed us, else 2.40.
-    #[serde(rename = "auto")]
-    Auto,
-    /// Docker Compose 2.26, Debian 13's.
-    #[serde(rename = "2.26")]
-    V2_26,
-    /// Docker Compose 2.40.
-    #[serde(rename = "2.40")]
-    V2_40,
-    /// Docker Compose 5.
-    #[serde(rename = "5.x")]
-    V5,
+fn dialect<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Dialect>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let version = text.strip_suffix(".x").map_or_else(|| text.clone(), |major| format!("{major}.0"));
+    let wrong = || de::Error::custom(format!("{text:?} is neither auto nor a Docker Compose version such as 2.40.3"));
+    if text == "auto" { Ok(None) } else { version.parse().map(Some).map_err(|_| wrong()) }
 }
 
 /// How the Engine is reached.
@@ -305,10 +298,10 @@ impl Every {
 
 impl<'de> Deserialize<'de> for Every {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match scalar::optional_duration::<_, 0, { u64::MAX }>(deserializer)? {
-            None | Some(Duration::ZERO) => Ok(Self::Paused),
-            Some(span) if span.subsec_nanos() != 0 => Err(de::Error::custom("an interval has whole seconds")),
-            Some(span) => Interval::try_from(span).map(Self::Interval).map_err(de::Error::custom),
+        match Option::<Span>::deserialize(deserializer)? {
+            None | Some(Span(Duration::ZERO)) => Ok(Self::Paused),
+            Some(Span(span)) if span.subsec_nanos() != 0 => Err(de::Error::custom("an interval has whole seconds")),
+            Some(Span(span)) => Interval::try_from(span).map(Self::Interval).map_err(de::Error::custom),
         }
     }
 }
@@ -327,6 +320,6 @@ pub(super) struct RawRedis {
     #[serde(deserialize_with = "scalar::secret")]
     pub(super) password: Option<SecretString>,
     pub(super) password_file: Option<PathBuf>,
-    #[serde(deserialize_with = "scalar::optional_whole::<_, _, 0, 65_535>")]
+    #[serde(deserialize_with = "scalar::optional_whole::<_, _, 0, 255>")]
     pub(super) database: Option<u16>,
 }

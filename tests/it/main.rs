@@ -8,7 +8,17 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests read their environment and spawn tasks")]
 
+mod architecture;
+mod bus;
+mod commands;
+mod config_changes;
 mod engine;
+mod health;
+mod lifecycle;
+mod runs;
+mod scheduling;
+mod seeding;
 mod settings;
+mod shutdown;
 mod spec;
 mod support;

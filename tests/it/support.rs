@@ -1,7 +1,11 @@
 //! Fakes of the two ports, and the real servers that tests start.
 
+pub(crate) mod bus;
 pub(crate) mod docker;
 pub(crate) mod engine;
+pub(crate) mod redis;
+pub(crate) mod reference;
+pub(crate) mod stack;
 
 /// Says that a test skipped for want of a server, or fails where one was promised.
 ///

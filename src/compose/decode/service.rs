@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
-
+use super::super::error::LoadError;
 use super::super::project::{
-    BindOptions, BlkioConfig, Build, Condition, CredentialSpec, Dependency, Deploy, Develop, Device, DeviceRequest,
-    EnvFile, FileReference, HealthCheck, Hook, ImageOptions, Logging, Mount, Placement, Port, Resource, Resources,
-    RestartPolicy, Service, ServiceModel, ServiceNetwork, ThrottleDevice, TmpfsOptions, Ulimit, UpdateConfig,
-    VolumeOptions, Watch, WeightDevice,
+    BindOptions, Condition, CredentialSpec, Dependency, Device, EnvFile, FileReference, HealthCheck, ImageOptions,
+    Logging, Mount, Port, Service, ServiceModel, ServiceNetwork, TmpfsOptions, Ulimit, VolumeOptions,
 };
 use super::super::short;
 use super::super::yaml::{Entry, Kind, Node};
+use super::parts::{blkio, build, deploy, develop, device_request, hook, provider};
 use super::reader::Reader;
 use crate::names::ServiceName;
 
+#[allow(clippy::too_many_lines, reason = "one line a field")]
 pub(super) fn service(reader: &Reader<'_>) -> Service {
     Service {
         profiles: reader.strings("profiles"),
@@ -130,87 +129,7 @@ pub(super) fn service(reader: &Reader<'_>) -> Service {
     }
 }
 
-fn build(reader: Reader<'_>) -> Build {
-    Build {
-        context: reader.string("context"),
-        dockerfile: reader.string("dockerfile"),
-        dockerfile_inline: reader.string("dockerfile_inline"),
-        entitlements: reader.strings("entitlements"),
-        args: reader.nullable_map("args"),
-        provenance: reader.string("provenance"),
-        sbom: reader.string("sbom"),
-        ssh: ssh(&reader),
-        labels: reader.string_map("labels"),
-        cache_from: reader.strings("cache_from"),
-        cache_to: reader.strings("cache_to"),
-        no_cache: reader.boolean("no_cache").unwrap_or_default(),
-        additional_contexts: reader.string_map("additional_contexts"),
-        pull: reader.boolean("pull").unwrap_or_default(),
-        extra_hosts: hosts(&reader),
-        isolation: reader.string("isolation"),
-        network: reader.string("network"),
-        target: reader.string("target"),
-        secrets: reader.each("secrets", file_reference),
-        shm_size: reader.bytes("shm_size"),
-        tags: reader.strings("tags"),
-        ulimits: ulimits(&reader),
-        platforms: reader.strings("platforms"),
-        privileged: reader.boolean("privileged").unwrap_or_default(),
-    }
-}
-
-fn ssh(reader: &Reader<'_>) -> Vec<String> {
-    let line = |(key, value): (String, Option<String>)| match value {
-        Some(value) if !value.is_empty() => format!("{key}={value}"),
-        _ => key,
-    };
-    match reader.get("ssh") {
-        Some(Node { kind: Kind::Map(_), .. }) => reader.nullable_map("ssh").into_iter().map(line).collect(),
-        _ => reader.strings("ssh"),
-    }
-}
-
-fn develop(reader: Reader<'_>) -> Develop {
-    Develop {
-        watch: reader.each("watch", |watch| Watch {
-            path: watch.string("path"),
-            action: watch.string("action"),
-            target: watch.string("target"),
-            exec: watch.with("exec", hook).unwrap_or_default(),
-            include: watch.strings("include"),
-            ignore: watch.strings("ignore"),
-            initial_sync: watch.boolean("initial_sync").unwrap_or_default(),
-        }),
-    }
-}
-
-fn hook(reader: Reader<'_>) -> Hook {
-    Hook {
-        command: reader.command("command"),
-        user: reader.string("user"),
-        privileged: reader.boolean("privileged").unwrap_or_default(),
-        working_dir: reader.string("working_dir"),
-        environment: reader.nullable_map("environment"),
-    }
-}
-
-fn blkio(reader: Reader<'_>) -> BlkioConfig {
-    let throttles =
-        |key| reader.each(key, |device| ThrottleDevice { path: device.string("path"), rate: device.bytes("rate") });
-    BlkioConfig {
-        weight: reader.integer("weight").unwrap_or_default(),
-        weight_device: reader.each("weight_device", |device| WeightDevice {
-            path: device.string("path"),
-            weight: device.integer("weight").unwrap_or_default(),
-        }),
-        device_read_bps: throttles("device_read_bps"),
-        device_read_iops: throttles("device_read_iops"),
-        device_write_bps: throttles("device_write_bps"),
-        device_write_iops: throttles("device_write_iops"),
-    }
-}
-
-fn file_reference(reader: Reader<'_>) -> FileReference {
+pub(super) fn file_reference(reader: Reader<'_>) -> FileReference {
     FileReference {
         source: reader.string("source"),
         target: reader.string("target"),
@@ -242,122 +161,37 @@ fn dependencies(reader: &Reader<'_>) -> BTreeMap<ServiceName, Dependency> {
             Ok(name) => {
                 dependencies.insert(name, dependency.unwrap_or(default));
             }
-            Err(error) => {
-                if let Some(node) = reader.get("depends_on") {
-                    reader.report("depends_on", node, error);
-                }
-            }
+            Err(_) => undefined_dependency(reader, &name),
         }
     }
     dependencies
 }
 
-fn deploy(reader: Reader<'_>) -> Deploy {
-    Deploy {
-        mode: reader.string("mode"),
-        replicas: reader.integer("replicas"),
-        labels: reader.string_map("labels"),
-        update_config: reader.with("update_config", update_config),
-        rollback_config: reader.with("rollback_config", update_config),
-        resources: reader
-            .with("resources", |resources| Resources {
-                limits: resources.with("limits", resource),
-                reservations: resources.with("reservations", resource),
-            })
-            .unwrap_or_default(),
-        restart_policy: reader.with("restart_policy", |policy| RestartPolicy {
-            condition: policy.string("condition"),
-            delay: policy.duration("delay"),
-            max_attempts: policy.integer("max_attempts"),
-            window: policy.duration("window"),
-        }),
-        placement: reader
-            .with("placement", |placement| Placement {
-                constraints: placement.strings("constraints"),
-                preferences: placement.each("preferences", |preference| {
-                    let spread = preference.string("spread");
-                    if spread.is_empty() { BTreeMap::new() } else { BTreeMap::from([("spread".to_owned(), spread)]) }
-                }),
-                max_replicas_per_node: placement.integer("max_replicas_per_node").unwrap_or_default(),
-            })
-            .unwrap_or_default(),
-        endpoint_mode: reader.string("endpoint_mode"),
+/// What is no name of a service cannot be one that is there.
+fn undefined_dependency(reader: &Reader<'_>, name: &str) {
+    let shown = reader.path.to_string();
+    let service = shown.strip_prefix("services.").unwrap_or(&shown);
+    let message = format!("service {service:?} depends on undefined service {name:?}: invalid compose project");
+    let mut error = LoadError::new(message).of(reader.path.key("depends_on"));
+    if let Some(node) = reader.get("depends_on") {
+        error = error.at(&node.place);
     }
-}
-
-fn update_config(reader: Reader<'_>) -> UpdateConfig {
-    UpdateConfig {
-        parallelism: reader.integer("parallelism"),
-        delay: reader.duration("delay").unwrap_or_default(),
-        failure_action: reader.string("failure_action"),
-        monitor: reader.duration("monitor").unwrap_or_default(),
-        max_failure_ratio: reader.cpus("max_failure_ratio"),
-        order: reader.string("order"),
-    }
-}
-
-fn resource(reader: Reader<'_>) -> Resource {
-    Resource {
-        cpus: reader.cpus("cpus"),
-        memory: reader.bytes("memory"),
-        pids: reader.integer("pids").unwrap_or_default(),
-        devices: reader.each("devices", device_request),
-        generic_resources: reader.each("generic_resources", |generic| {
-            let spec = generic.with(
-                "discrete_resource_spec",
-                |spec| json!({"kind": spec.string("kind"), "value": spec.integer::<i64>("value").unwrap_or_default()}),
-            );
-            spec.map_or_else(|| json!({}), |spec| json!({"discrete_resource_spec": spec}))
-        }),
-    }
-}
-
-fn device_request(reader: Reader<'_>) -> DeviceRequest {
-    let count = match reader.get("count") {
-        Some(node @ Node { kind: Kind::Str(word), .. }) if !word.eq_ignore_ascii_case("all") => {
-            word.parse().unwrap_or_else(|_| {
-                let message = format_args!("has the invalid value {word:?}, it is 'all' or a number");
-                reader.report("count", node, message);
-                0
-            })
-        }
-        Some(Node { kind: Kind::Str(_), .. }) => -1,
-        _ => reader.integer("count").unwrap_or_default(),
-    };
-    DeviceRequest {
-        capabilities: reader.strings("capabilities"),
-        driver: reader.string("driver"),
-        count,
-        device_ids: reader.strings("device_ids"),
-        options: reader.string_map("options"),
-    }
-}
-
-fn provider(reader: Reader<'_>) -> Value {
-    let options: BTreeMap<String, Vec<String>> = reader
-        .with("options", |options| {
-            options.map.iter().map(|entry| (entry.key.clone(), options.strings(&entry.key))).collect()
-        })
-        .unwrap_or_default();
-    let mut value = serde_json::Map::new();
-    value.insert("type".to_owned(), Value::String(reader.string("type")));
-    if !options.is_empty() {
-        value.insert("options".to_owned(), json!(options));
-    }
-    Value::Object(value)
+    reader.errors.borrow_mut().push(error);
 }
 
 fn environment(reader: &Reader<'_>) -> BTreeMap<String, Option<String>> {
-    let variables = reader.nullable_map("environment");
-    for name in variables.keys().filter(|name| name.ends_with(char::is_whitespace)) {
-        if let Some(node) = reader.get("environment") {
-            reader.report("environment", node, format_args!("variable {name} is declared with a trailing space"));
+    if let Some(Node { kind: Kind::Seq(items), .. }) = reader.get("environment") {
+        for item in items {
+            let name = item.as_str().and_then(|line| line.split('=').next()).unwrap_or_default();
+            if name.ends_with(char::is_whitespace) {
+                reader.report("environment", item, format_args!("variable {name} is declared with a trailing space"));
+            }
         }
     }
-    variables
+    reader.nullable_map("environment")
 }
 
-fn hosts(reader: &Reader<'_>) -> BTreeMap<String, Vec<String>> {
+pub(super) fn hosts(reader: &Reader<'_>) -> BTreeMap<String, Vec<String>> {
     let Some(node) = reader.get("extra_hosts") else { return BTreeMap::new() };
     short::extra_hosts(node).unwrap_or_else(|error| {
         reader.report("extra_hosts", node, error);
@@ -406,7 +240,7 @@ fn port(reader: Reader<'_>) -> Port {
     }
 }
 
-fn ulimits(reader: &Reader<'_>) -> BTreeMap<String, Ulimit> {
+pub(super) fn ulimits(reader: &Reader<'_>) -> BTreeMap<String, Ulimit> {
     let mut limits = BTreeMap::new();
     reader.with("ulimits", |reader| {
         for Entry { key, value, .. } in reader.map {

@@ -70,12 +70,11 @@ pub(in super::super) fn enforce_unicity(node: &mut Node, path: &KeyPath<'_>, err
                         continue;
                     }
                 };
-                match positions.get(&key).and_then(|&at| kept.get_mut(at)) {
-                    Some(earlier) => *earlier = item,
-                    None => {
-                        positions.insert(key, kept.len());
-                        kept.push(item);
-                    }
+                if let Some(earlier) = positions.get(&key).and_then(|&at| kept.get_mut(at)) {
+                    *earlier = item;
+                } else {
+                    positions.insert(key, kept.len());
+                    kept.push(item);
                 }
             }
             *items = kept;
@@ -85,7 +84,13 @@ pub(in super::super) fn enforce_unicity(node: &mut Node, path: &KeyPath<'_>, err
 }
 
 fn key(identity: Identity, item: &Node, path: &KeyPath<'_>) -> Result<String, String> {
-    let text_of = |key: &str| item.as_map().and_then(|map| map.get(key)).and_then(|node| scalar_text(&node.kind));
+    let get = |key: &str| item.as_map().and_then(|map| map.get(key));
+    let text_of = |key: &str| get(key).and_then(|node| scalar_text(&node.kind));
+    // To Compose a number and its text are not the same port.
+    let typed = |node: &Node| {
+        let text = scalar_text(&node.kind).unwrap_or_default();
+        if node.as_str().is_some() { format!("{text:?}") } else { text }
+    };
     let unexpected = || format!("{path}: unexpected type, must be a string");
     match (identity, &item.kind) {
         (Identity::Key, Kind::Str(text)) => Ok(text.split_once('=').map_or(text.as_str(), |(key, _)| key).to_owned()),
@@ -99,16 +104,16 @@ fn key(identity: Identity, item: &Node, path: &KeyPath<'_>) -> Result<String, St
         (Identity::DeviceTarget, Kind::Map(_)) => {
             text_of("target").ok_or_else(|| format!("service device {path} is missing a mount target"))
         }
-        (Identity::Port, Kind::Int(number)) => Ok(number.to_string()),
         (Identity::Port | Identity::Text | Identity::Path, Kind::Str(text)) => Ok(text.clone()),
         (Identity::Port, Kind::Map(_)) => {
-            let target = text_of("target").ok_or_else(|| format!("service ports {path} is missing a target port"))?;
-            let published = text_of("published").unwrap_or_default();
+            let target = get("target").ok_or_else(|| format!("service ports {path} is missing a target port"))?;
+            let published = get("published").map_or_else(String::new, typed);
             let host = text_of("host_ip").unwrap_or_else(|| "0.0.0.0".to_owned());
             let protocol = text_of("protocol").unwrap_or_else(|| "tcp".to_owned());
+            let target = typed(target);
             Ok(format!("{host}:{published}:{target}/{protocol}"))
         }
-        (Identity::Text, Kind::Int(number)) => Ok(number.to_string()),
+        (Identity::Port | Identity::Text, Kind::Int(number)) => Ok(number.to_string()),
         (Identity::Path, Kind::Map(_)) => {
             text_of("path").ok_or_else(|| format!("environment path attribute {path} is missing"))
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bollard::models::{
     ContainerConfig, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
-    ContainerSummaryStateEnum, EndpointSettings, EventActor, EventMessage, Health, HealthStatusEnum, ImageInspect,
-    Network, NetworkInspect, NetworkSettings, Volume, VolumeCreateRequest,
+    ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, EndpointSettings, EventActor, EventMessage, Health,
+    HealthStatusEnum, ImageInspect, Network, NetworkInspect, NetworkSettings, Volume, VolumeCreateRequest,
 };
 use futures::Stream;
 use sense_orchestrator::engine::{
@@ -183,11 +183,6 @@ impl FakeEngine {
     pub(crate) fn offer_image(&self, reference: &str) {
         let image = image(reference);
         self.state.lock().unwrap().pullable.insert(reference.into(), image);
-    }
-
-    /// Takes an image away.
-    pub(crate) fn remove_image(&self, reference: &str) {
-        self.state.lock().unwrap().images.remove(reference);
     }
 
     /// Says what a service's containers do.
@@ -449,7 +444,7 @@ impl Engine for FakeEngine {
     async fn containers(&self, labels: &[String]) -> Result<Vec<ContainerSummary>, EngineError> {
         self.call("list containers", |state| {
             let matching = state.containers.values().filter(|container| container.has_labels(labels));
-            Ok(matching.map(summary).collect())
+            Ok(matching.map(|container| summary(container, &state.networks)).collect())
         })
     }
 
@@ -666,7 +661,12 @@ impl Engine for FakeEngine {
     }
 }
 
-fn summary(container: &FakeContainer) -> ContainerSummary {
+fn summary(container: &FakeContainer, networks: &BTreeMap<String, NetworkInspect>) -> ContainerSummary {
+    let endpoint = |name: &String| {
+        let network_id = networks.get(name).and_then(|network| network.id.clone());
+        (name.clone(), EndpointSettings { network_id, ..EndpointSettings::default() })
+    };
+    let networks = container.networks.iter().map(endpoint).collect();
     let state = match container.life {
         Life::Created => ContainerSummaryStateEnum::CREATED,
         Life::Running { .. } => ContainerSummaryStateEnum::RUNNING,
@@ -678,6 +678,7 @@ fn summary(container: &FakeContainer) -> ContainerSummary {
         image: container.body.body.image.clone(),
         labels: Some(container.labels()),
         state: Some(state),
+        network_settings: Some(ContainerSummaryNetworkSettings { networks: Some(networks) }),
         ..ContainerSummary::default()
     }
 }
@@ -688,12 +689,17 @@ fn inspection(container: &FakeContainer) -> ContainerInspectResponse {
         Life::Running { .. } => (ContainerStateStatusEnum::RUNNING, 0),
         Life::Exited { code } => (ContainerStateStatusEnum::EXITED, code),
     };
+    let age = match container.life {
+        Life::Running { since, .. } => since.elapsed(),
+        Life::Created | Life::Exited { .. } => Duration::ZERO,
+    };
+    let started = humantime::format_rfc3339_nanos(std::time::SystemTime::now() - age).to_string();
     let state = ContainerState {
         status: Some(status),
         running: Some(matches!(container.life, Life::Running { .. })),
         exit_code: Some(code),
         health: container.health().map(|status| Health { status: Some(status), ..Health::default() }),
-        started_at: Some("2026-01-01T00:00:00Z".into()),
+        started_at: Some(started),
         ..ContainerState::default()
     };
     ContainerInspectResponse {

@@ -1,0 +1,174 @@
+//! Puts the daemon together: settings to components, and the subcommands that are not the daemon.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::Stream;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::bus::redis::RedisBus;
+use crate::cli::Command;
+use crate::engine::docker::{Docker, Host, TlsFiles};
+use crate::runner::{Projects, Runner, RunnerOptions, RunnerStages, ServiceOptions};
+use crate::settings::{self, DockerHost, Settings};
+use crate::spec::Dialect;
+use crate::supervisor::Supervisor;
+
+mod commands;
+mod components;
+mod health;
+mod own_container;
+mod project;
+
+use components::Parts;
+
+/// Pause between two tries of what the daemon cannot start without.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Our name in `status:{source}`.
+const OWN_SOURCE: &str = "orchestrator";
+
+/// Exit code of a configuration that cannot be used, as `sysexits.h` has it.
+pub const EX_CONFIG: u8 = 78;
+
+/// Why the process ends with another code than 0.
+#[derive(Debug)]
+pub enum Failed {
+    /// The configuration cannot be used: each fault on a line of its own.
+    Configuration(String),
+    /// Something else went wrong.
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Failed {
+    /// Exit code: 78 for the configuration, 1 otherwise.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Configuration(_) => ExitCode::from(EX_CONFIG),
+            Self::Other(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Does what the command line asks for.
+///
+/// # Errors
+///
+/// A configuration that cannot be used, or a command that failed.
+pub async fn run(command: Command, settings: Settings) -> Result<(), Failed> {
+    match command {
+        Command::Run => daemon(settings).await,
+        Command::Check => commands::check(&settings).await,
+        Command::Render(render) => commands::render(&settings, &render).await,
+        Command::Config(config) => commands::config(&settings, &config).await,
+        Command::Health => health::ask(&settings).await,
+    }
+}
+
+/// The Engine's adapter as the settings describe it.
+fn engine(settings: &settings::Docker) -> Docker {
+    let host = match &settings.host {
+        DockerHost::Unix(path) => Host::Unix(path.clone()),
+        DockerHost::Tcp(address) => {
+            let folder = settings.cert_path.as_ref().filter(|_| settings.tls_verify);
+            let tls = folder.map(|folder| TlsFiles {
+                ca: folder.join("ca.pem"),
+                cert: folder.join("cert.pem"),
+                key: folder.join("key.pem"),
+            });
+            Host::Tcp { address: address.clone(), tls }
+        }
+    };
+    Docker::new(host, settings.config.clone())
+}
+
+/// The Compose version to write as: the configured one, else the one that deployed us.
+fn dialect(settings: &settings::Compose, deployed_by: Option<Dialect>) -> Dialect {
+    settings.dialect.or(deployed_by).unwrap_or_default()
+}
+
+fn runner_options(settings: &Settings, dialect: Dialect) -> RunnerOptions {
+    let services = settings.services.keys().map(|name| {
+        let service = settings.service(name);
+        let options = ServiceOptions {
+            limit: service.timeout,
+            proof: service.status.filter(|_| service.check_output).cloned(),
+            environment: service.env.cloned().unwrap_or_default(),
+        };
+        (name.clone(), options)
+    });
+    RunnerOptions {
+        default: ServiceOptions { limit: settings.runs.timeout, proof: None, environment: Default::default() },
+        services: services.collect(),
+        tail: settings.runs.tail,
+        dialect,
+        default_platform: None,
+        proxies: Default::default(),
+    }
+}
+
+/// Signals that end the daemon, by name.
+fn signals() -> anyhow::Result<impl Stream<Item = &'static str>> {
+    let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(futures::stream::unfold((terminate, interrupt), |(mut terminate, mut interrupt)| async {
+        let name = tokio::select! {
+            Some(()) = terminate.recv() => "SIGTERM",
+            Some(()) = interrupt.recv() => "SIGINT",
+            else => return None,
+        };
+        Some((name, (terminate, interrupt)))
+    }))
+}
+
+async fn daemon(settings: Settings) -> Result<(), Failed> {
+    info!(version = env!("CARGO_PKG_VERSION"), preset = settings.preset, engine = %settings.docker.host, "starting");
+    for warning in &settings.warnings {
+        warn!(variable = warning.variable, nearest = warning.nearest, "variable is no setting");
+    }
+    let mut signals = Box::pin(signals()?);
+    let engine = Arc::new(engine(&settings.docker));
+    let located = tokio::select! {
+        located = project::locate(&settings.compose, engine.as_ref()) => located,
+        Some(signal) = futures::StreamExt::next(&mut signals) => {
+            info!(signal, "stopped before the start was over");
+            return Ok(());
+        }
+    };
+    let projects =
+        Projects::open(located.options.clone()).map_err(|errors| Failed::Configuration(errors.to_string()))?;
+    let dialect = dialect(&settings.compose, located.deployed_by);
+    info!(project = %projects.name(), compose_version = %dialect, "project loaded");
+
+    let bus = Arc::new(RedisBus::new(&settings.redis).context("Redis address")?);
+    let mut supervisor = Supervisor::new();
+    let stages = supervisor.stages();
+    let runner_stages = RunnerStages { intake: stages.intake.clone(), abort: stages.abort.clone() };
+    let options = runner_options(&settings, dialect);
+    let runner = Runner::new(Arc::clone(&engine), Arc::clone(&bus), projects, options, runner_stages);
+
+    supervisor.start("bus", {
+        let (bus, stages) = (Arc::clone(&bus), stages.clone());
+        async move { bus.run(stages.abort).await }
+    });
+    let parts = Parts {
+        settings: settings.clone(),
+        runner: runner.clone(),
+        bus: Arc::clone(&bus),
+        own_service: located.own_service,
+        own_source: OWN_SOURCE.parse().context("own source id")?,
+    };
+    parts.start(&mut supervisor);
+    supervisor.start("health", health::answer(settings.clone(), runner, bus, stages.intake.clone()));
+    supervisor.run(signals, settings.shutdown.grace).await.context("the daemon ended").map_err(Failed::Other)
+}

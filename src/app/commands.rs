@@ -1,0 +1,89 @@
+//! The subcommands that look and print: `check`, `render`, `config`.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use anyhow::Context;
+
+use super::{Failed, dialect, engine, project};
+use crate::cli;
+use crate::compose::LoadErrors;
+use crate::engine::{ApiVersion, Engine as _};
+use crate::runner::Projects;
+use crate::settings::Settings;
+use crate::spec::{self, SpecOptions};
+
+/// The newest API version that we know of, for bodies that no Engine is asked about.
+const NEWEST: ApiVersion = ApiVersion { major: 1, minor: 51 };
+
+/// Prints a line to standard output.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").context("cannot write to standard output")
+}
+
+fn configuration(errors: &LoadErrors) -> Failed {
+    Failed::Configuration(errors.to_string())
+}
+
+/// Loads everything and says what would run when.
+pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
+    let located = project::locate_offline(&settings.compose).await;
+    let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
+    let known = projects.current();
+    let mut text = String::new();
+    let mut faults = Vec::new();
+    let _ = writeln!(text, "project {}", projects.name());
+    for (service, every) in settings.intervals() {
+        let own = settings.service(&service);
+        let limit = humantime::format_duration(own.timeout);
+        let when = match every {
+            None => "on command only".to_owned(),
+            Some(every) => format!("every {every}"),
+        };
+        if !known.services().any(|(name, _)| *name == service) {
+            let _ = writeln!(text, "{service}: not in the Compose file, skipped");
+            continue;
+        }
+        match projects.select(&service) {
+            Ok(selected) => {
+                let needs: Vec<&str> =
+                    selected.services.keys().filter(|name| **name != service).map(AsRef::as_ref).collect();
+                let after = if needs.is_empty() { String::new() } else { format!(", after {}", needs.join(", ")) };
+                let _ = writeln!(text, "{service}: {when}, at most {limit}{after}");
+            }
+            Err(errors) => faults.push(errors.to_string()),
+        }
+    }
+    print(text.trim_end())?;
+    if faults.is_empty() { Ok(()) } else { Err(Failed::Configuration(faults.join("\n"))) }
+}
+
+/// Prints what the Engine would be sent for a service.
+pub(super) async fn render(settings: &Settings, render: &cli::Render) -> Result<(), Failed> {
+    let located = project::locate_offline(&settings.compose).await;
+    let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
+    let selected = projects.select(&render.service).map_err(|errors| configuration(&errors))?;
+    let engine = engine(&settings.docker);
+    let api = match render.api_version {
+        Some(version) => version,
+        None if render.offline => NEWEST,
+        None => engine.version().await.context("the engine's version is needed, or --api-version")?.api,
+    };
+    let mut options = SpecOptions::new(api, dialect(&settings.compose, located.deployed_by));
+    if !render.offline
+        && let Some(service) = selected.services.get(&render.service)
+    {
+        let reference = spec::image_name(&selected, &render.service, service);
+        let image = engine.image(&reference).await.context("the image's id is needed, or --offline")?;
+        options.image_id = image.and_then(|image| image.id);
+    }
+    let _ = (&options, render.one_off, &render.environment);
+    Err(Failed::Other(anyhow::anyhow!("render needs spec::render")))
+}
+
+/// Prints the project as it was understood.
+pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<(), Failed> {
+    let _ = (settings, config);
+    Err(Failed::Other(anyhow::anyhow!("config needs compose::print")))
+}

@@ -1,0 +1,177 @@
+//! The components as the settings describe them.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+
+use super::RETRY;
+use crate::action::Allowed;
+use crate::bus::{Bus, Connection};
+use crate::dispatcher::{self, Lifetime, Outputs, Scheduled, ScheduledServices};
+use crate::engine::Engine;
+use crate::message::config_key;
+use crate::monitor;
+use crate::names::{ServiceName, SourceId};
+use crate::report::{Chain, Problems};
+use crate::runner::Runner;
+use crate::scheduler;
+use crate::seeder::Seeder;
+use crate::settings::{FirstRun, Settings};
+use crate::supervisor::Supervisor;
+
+/// How long the start waits for Redis: what it says of the schedule should count from the first run on.
+const REDIS_FIRST: Duration = Duration::from_secs(3);
+
+/// What all components are given.
+pub(super) struct Parts<E, B> {
+    pub(super) settings: Settings,
+    pub(super) runner: Runner<E, B>,
+    pub(super) bus: Arc<B>,
+    /// Our own service, which no command may touch.
+    pub(super) own_service: Option<ServiceName>,
+    /// Our name in `status:{source}`.
+    pub(super) own_source: SourceId,
+}
+
+impl<E: Engine, B: Bus> Parts<E, B> {
+    /// Starts all components but the bus.
+    pub(super) fn start(self, supervisor: &mut Supervisor) {
+        let (stages, work) = (supervisor.stages(), supervisor.work());
+        let epoch = Instant::now();
+        let period = self.settings.health.interval;
+        let intake = &stages.intake;
+        let intervals = watch::Sender::new(Arc::new(self.settings.intervals()));
+        let problems = watch::Sender::<Problems>::default();
+        let seeder = Seeder::new(Arc::clone(&self.bus), &self.settings.seeds, &self.settings.seed_variables.0);
+
+        let inputs = monitor::Inputs { intervals: intervals.subscribe(), problems: problems.subscribe() };
+        let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), self.monitor());
+        supervisor.start("monitor", monitor::run(bus, runner, options, inputs, (epoch, period), intake.clone()));
+
+        let outputs = Outputs { intervals: intervals.clone(), problems, work: work.clone() };
+        let lifetime = Lifetime { epoch, period, intake: intake.clone() };
+        let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), self.dispatcher());
+        supervisor.start("dispatcher", dispatcher::run(bus, runner, options, outputs, lifetime));
+
+        let schedule = self.schedule();
+        let first_run = match self.settings.scheduler.first_run {
+            FirstRun::Immediate => crate::schedule::FirstSlot::Now,
+            FirstRun::NextSlot => crate::schedule::FirstSlot::AfterInterval,
+        };
+        let parallel = NonZeroUsize::new(self.settings.scheduler.max_parallel).unwrap_or(NonZeroUsize::MIN);
+        let (bus, runner, intake) = (self.bus, self.runner, intake.clone());
+        supervisor.start("scheduler", async move {
+            let started = async {
+                let seeder = first_look(bus.as_ref(), seeder, &schedule, &intervals).await;
+                recover(&runner, &work).await;
+                seeder
+            };
+            let seeder = tokio::select! {
+                () = intake.cancelled() => return,
+                seeder = started => seeder,
+            };
+            let runs = scheduler::run(runner, intervals.subscribe(), first_run, parallel, work, intake.clone());
+            tokio::join!(runs, seeder.run(epoch, period, intake));
+        });
+    }
+
+    fn monitor(&self) -> monitor::Options {
+        let services = self.settings.services.iter();
+        monitor::Options {
+            own: self.own_source.clone(),
+            sources: services.filter_map(|(name, own)| Some((name.clone(), own.status.clone()?))).collect(),
+            overdue_factor: self.settings.health.overdue_factor,
+            remind: self.settings.health.remind,
+            status_ttl: self.settings.health.status_ttl,
+        }
+    }
+
+    fn dispatcher(&self) -> dispatcher::Options {
+        dispatcher::Options {
+            actions: self.settings.actions.clone(),
+            reactions: self.settings.reactions.clone(),
+            config_changes: self.settings.config_changes.clone(),
+            allowed: self.allowed(),
+            schedule: self.schedule(),
+            max_in_flight: self.settings.commands.max_in_flight,
+            reply_ttl: self.settings.commands.reply_ttl,
+        }
+    }
+
+    /// What commands may name: asked each time, because the Compose file may change.
+    fn allowed(&self) -> Box<dyn Fn() -> Allowed + Send + Sync> {
+        let runner = self.runner.clone();
+        let profiles: BTreeSet<String> = self.settings.commands.profiles.iter().cloned().collect();
+        let mut denied: BTreeSet<ServiceName> = self.settings.commands.deny.iter().cloned().collect();
+        denied.extend(self.own_service.clone());
+        Box::new(move || {
+            let services = runner.profiles();
+            let named = |names: &Vec<String>| names.iter().any(|name| profiles.contains(name));
+            let operate = services.iter().filter(|(name, names)| named(names) && !denied.contains(*name));
+            let restart = services.keys().filter(|name| !denied.contains(*name));
+            Allowed { operate: operate.map(|(name, _)| name.clone()).collect(), restart: restart.cloned().collect() }
+        })
+    }
+
+    /// The services of `config:schedule`.
+    fn schedule(&self) -> ScheduledServices {
+        let intervals = self.settings.intervals().into_iter();
+        intervals
+            .map(|(service, default)| {
+                let key = self.settings.service(&service).schedule_key.to_owned();
+                (service, Scheduled { key, default })
+            })
+            .collect()
+    }
+}
+
+/// Seeds, and reads the schedule, before anything runs. Redis may be away: then the settings count until it is back.
+async fn first_look<B: Bus>(
+    bus: &B,
+    mut seeder: Seeder<B>,
+    schedule: &ScheduledServices,
+    intervals: &watch::Sender<Arc<crate::schedule::Intervals>>,
+) -> Seeder<B> {
+    let mut connection = bus.connection();
+    let up = connection.wait_for(Connection::is_up);
+    if !matches!(timeout(REDIS_FIRST, up).await, Ok(Ok(_))) {
+        warn!("starting without redis");
+        return seeder;
+    }
+    if let Err(error) = seeder.seed().await {
+        warn!(error = %Chain(&error), "config not seeded");
+    }
+    if let Ok(found) = bus.get(&[config_key("schedule")]).await
+        && let Some(text) = found.into_iter().flatten().next()
+    {
+        let wanted = dispatcher::wanted_intervals(&text, schedule, &intervals.borrow());
+        intervals.send_if_modified(|current| {
+            let changed = **current != wanted;
+            if changed {
+                *current = Arc::new(wanted);
+            }
+            changed
+        });
+    }
+    seeder
+}
+
+/// Cleans up after an earlier life, for as long as it takes the Engine to answer.
+async fn recover<E: Engine, B: Bus>(runner: &Runner<E, B>, work: &tokio_util::task::TaskTracker) {
+    let mut told = false;
+    while let Err(error) = runner.recover(work).await {
+        if !told {
+            warn!(error = %Chain(&error), "engine not there yet, trying on");
+            told = true;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    if told {
+        info!("engine is there");
+    }
+}

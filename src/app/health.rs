@@ -1,0 +1,111 @@
+//! Whether the running daemon is well: asked over a socket that exists only in the kernel, so a read-only image will do.
+
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::Failed;
+use crate::bus::{Bus, Connection};
+use crate::engine::Engine;
+use crate::report::Chain;
+use crate::runner::Runner;
+use crate::settings::Settings;
+
+/// How long an answer may take: less than Docker's own limit for a health check, 30 s.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What the daemon says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    /// Everything below is as it should be.
+    well: bool,
+    /// `ok`, or why the Engine cannot be used.
+    engine: String,
+    /// `ok`, or why Redis cannot be used.
+    redis: String,
+    /// `ok`, or what is wrong with the Compose files as they are now.
+    project: String,
+}
+
+/// The socket's name: the same for the daemon and for who asks with the same settings.
+fn address(settings: &Settings) -> io::Result<SocketAddr> {
+    let identity = format!("{:?}", (&settings.compose.files, &settings.compose.project_name, &settings.docker.host));
+    let digest = Sha256::digest(identity.as_bytes());
+    let mark: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    SocketAddr::from_abstract_name(format!("sense-orchestrator/{mark}"))
+}
+
+/// Answers until the intake closes.
+pub(super) async fn answer<E: Engine, B: Bus>(
+    settings: Settings,
+    runner: Runner<E, B>,
+    bus: Arc<B>,
+    intake: CancellationToken,
+) {
+    let listener = address(&settings).and_then(|address| StdListener::bind_addr(&address)).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener)
+    });
+    let listener = match listener {
+        Ok(listener) => listener,
+        Err(error) => {
+            warn!(%error, "health cannot be asked for, another daemon of this project may run");
+            intake.cancelled().await;
+            return;
+        }
+    };
+    loop {
+        let accepted = tokio::select! {
+            () = intake.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        if let Ok((mut stream, _)) = accepted {
+            let answer = look(&runner, bus.as_ref()).await;
+            let text = serde_json::to_vec(&answer).unwrap_or_default();
+            // Who asked may be gone.
+            let _ = timeout(LIMIT, stream.write_all(&text)).await;
+        }
+    }
+}
+
+async fn look<E: Engine, B: Bus>(runner: &Runner<E, B>, bus: &B) -> Answer {
+    let engine = match timeout(LIMIT / 2, runner.ping()).await {
+        Ok(Ok(())) => None,
+        Ok(Err(failure)) => Some(Chain(&failure).to_string()),
+        Err(_) => Some("no answer in time".to_owned()),
+    };
+    let redis = match &*bus.connection().borrow() {
+        Connection::Up { .. } => None,
+        Connection::Down { reason } => Some(reason.clone()),
+    };
+    let project = runner.broken_project();
+    let well = engine.is_none() && redis.is_none();
+    let said = |fault: Option<String>| fault.unwrap_or_else(|| "ok".to_owned());
+    Answer { well, engine: said(engine), redis: said(redis), project: said(project) }
+}
+
+/// Asks the running daemon, prints what it says, and fails unless it is well.
+pub(super) async fn ask(settings: &Settings) -> Result<(), Failed> {
+    let asking = async {
+        let stream = StdStream::connect_addr(&address(settings)?)?;
+        stream.set_nonblocking(true)?;
+        let mut text = String::new();
+        UnixStream::from_std(stream)?.read_to_string(&mut text).await?;
+        Ok::<_, io::Error>(text)
+    };
+    let text = timeout(LIMIT, asking).await.context("the daemon does not answer")?.context("no daemon runs here")?;
+    super::commands::print(&text)?;
+    let answer: Answer = serde_json::from_str(&text).context("the daemon's answer is not readable")?;
+    if answer.well { Ok(()) } else { Err(Failed::Other(anyhow::anyhow!("the daemon is not well"))) }
+}

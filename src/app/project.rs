@@ -1,0 +1,85 @@
+//! Where the Compose project is: as the settings say, else as our own container's labels say, else where we stand.
+
+use std::path::{Path, PathBuf};
+
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::RETRY;
+use super::own_container::{self, OwnContainer};
+use crate::compose::Options;
+use crate::engine::Engine;
+use crate::names::ServiceName;
+use crate::report::Chain;
+use crate::settings;
+use crate::spec::Dialect;
+
+/// Where the project is, and who deployed us.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Located {
+    pub(super) options: Options,
+    /// The Compose version that made our container.
+    pub(super) deployed_by: Option<Dialect>,
+    /// Our own service: it is never restarted by a command.
+    pub(super) own_service: Option<ServiceName>,
+}
+
+/// Finds the project. Waits for the Engine where our own container has to be asked.
+pub(super) async fn locate(settings: &settings::Compose, engine: &impl Engine) -> Located {
+    let own = match own_container::id() {
+        Some(id) => asked(engine, &id).await,
+        None => None,
+    };
+    located(settings, own.unwrap_or_default(), std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")))
+}
+
+/// As [`locate`], but an Engine that does not answer is none.
+pub(super) async fn locate_offline(settings: &settings::Compose) -> Located {
+    located(settings, OwnContainer::default(), std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")))
+}
+
+async fn asked(engine: &impl Engine, id: &str) -> Option<OwnContainer> {
+    let mut told = false;
+    loop {
+        match own_container::inspect(engine, id).await {
+            Ok(Some(own)) => {
+                info!(container = id, project = own.project, service = own.service, "running in a container");
+                return Some(own);
+            }
+            Ok(None) => {
+                debug!(container = id, "our container belongs to another engine");
+                return None;
+            }
+            Err(error) if !told => {
+                told = true;
+                warn!(error = %Chain(&error), "engine not there yet, trying on");
+            }
+            Err(error) => debug!(error = %Chain(&error), "engine not there yet"),
+        }
+        sleep(RETRY).await;
+    }
+}
+
+fn located(settings: &settings::Compose, own: OwnContainer, here: PathBuf) -> Located {
+    let absolute = |path: &Path| here.join(path);
+    let mut options = Options {
+        working_dir: here.clone(),
+        project_directory: settings.project_directory.as_deref().map(absolute),
+        files: settings.files.iter().map(|path| absolute(path)).collect(),
+        env_files: settings.env_files.iter().map(|path| absolute(path)).collect(),
+        project_name: settings.project_name.as_ref().map(ToString::to_string).or_else(|| own.project.clone()),
+        profiles: settings.profiles.clone(),
+        environment: settings.environment.0.clone(),
+        host_paths: own.mounts.iter().filter(|(path, host)| path != host).cloned().collect(),
+    };
+    if options.files.is_empty() && !own.config_files.is_empty() {
+        options.files = own.config_files.iter().map(|file| own.to_own_path(file)).collect();
+        if options.project_directory.is_none() {
+            options.project_directory = own.working_dir.as_deref().map(|folder| own.to_own_path(folder));
+        }
+        if options.env_files.is_empty() {
+            options.env_files = own.env_files.iter().map(|file| own.to_own_path(file)).collect();
+        }
+    }
+    Located { options, deployed_by: own.version, own_service: own.service.and_then(|name| name.parse().ok()) }
+}

@@ -1,0 +1,347 @@
+//! The connection for messages: a RESP2 subscriber of its own.
+//!
+//! fred decodes whatever a read brought before anybody else runs, and drops what its channel cannot hold: a burst of some
+//! thousand messages, or few very large ones, would be lost or fill the memory. This one reads a piece at a time.
+
+use std::fmt::Write as _;
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use fred::types::config::{Config, ServerConfig};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout};
+
+use super::keepalive;
+
+/// Most bytes that one read brings.
+const READ: usize = 64 * 1024;
+
+/// Longest payload that is handed over, in bytes; a longer one is skipped and counted as lost.
+const LONGEST_PAYLOAD: usize = 2 * 1024 * 1024;
+
+/// Most values that an answer holds; a server's answers to a subscriber hold three.
+const LONGEST_ANSWER: usize = 16;
+
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+/// What arrives on the connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// A message.
+    Message { channel: Bytes, payload: Bytes },
+    /// A message that was too long, and skipped.
+    TooLong,
+    /// A subscription was confirmed.
+    Subscribed,
+    /// The server answered.
+    Answered,
+}
+
+/// A connection that receives messages.
+pub(super) struct Subscriber {
+    socket: Box<dyn Socket>,
+    buffer: BytesMut,
+    /// Bytes of a payload that is too long, still to come.
+    skip: usize,
+    /// When the answer to a ping is due.
+    pub(super) answer_due: Option<Instant>,
+    limit: Duration,
+}
+
+impl Subscriber {
+    /// Connects and logs in. Every answer comes within `limit`, or it is an error.
+    pub(super) async fn connect(config: &Config, limit: Duration) -> io::Result<Self> {
+        let socket = timeout(limit, open(config)).await.map_err(|_| late())??;
+        let mut subscriber = Self { socket, buffer: BytesMut::new(), skip: 0, answer_due: None, limit };
+        match (&config.username, &config.password) {
+            (Some(user), Some(password)) => subscriber.ask(&["AUTH", user, password]).await?,
+            (None, Some(password)) => subscriber.ask(&["AUTH", password]).await?,
+            (_, None) => {}
+        }
+        Ok(subscriber)
+    }
+
+    async fn ask(&mut self, words: &[&str]) -> io::Result<()> {
+        self.send(words).await?;
+        timeout(self.limit, self.next()).await.map_err(|_| late())?.map(drop)
+    }
+
+    /// Subscribes to channels and waits for the confirmations. Messages that arrive meanwhile are returned.
+    pub(super) async fn subscribe(&mut self, channels: &[String]) -> io::Result<Vec<Arrival>> {
+        let mut meanwhile = Vec::new();
+        let mut missing = channels.len();
+        if missing > 0 {
+            let words: Vec<&str> = std::iter::once("SUBSCRIBE").chain(channels.iter().map(String::as_str)).collect();
+            self.send(&words).await?;
+        }
+        let deadline = Instant::now() + self.limit;
+        while missing > 0 {
+            match tokio::time::timeout_at(deadline, self.next()).await.map_err(|_| late())?? {
+                Arrival::Subscribed => missing -= 1,
+                other => meanwhile.push(other),
+            }
+        }
+        Ok(meanwhile)
+    }
+
+    /// Asks for an answer, which is due within the limit.
+    pub(super) async fn ping(&mut self) -> io::Result<()> {
+        self.answer_due.get_or_insert(Instant::now() + self.limit);
+        self.send(&["PING"]).await
+    }
+
+    async fn send(&mut self, words: &[&str]) -> io::Result<()> {
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            let _ = write!(request, "${}\r\n{word}\r\n", word.len());
+        }
+        timeout(self.limit, self.socket.write_all(request.as_bytes())).await.map_err(|_| late())?
+    }
+
+    /// The next arrival. Cancel-safe.
+    pub(super) async fn next(&mut self) -> io::Result<Arrival> {
+        loop {
+            if let Some(arrival) = self.parse()? {
+                return Ok(arrival);
+            }
+            if self.buffer.is_empty() && self.buffer.capacity() > 4 * READ {
+                self.buffer = BytesMut::new();
+            }
+            self.buffer.reserve(READ);
+            let read = (&mut self.socket).take(READ as u64).read_buf(&mut self.buffer).await?;
+            if read == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed"));
+            }
+        }
+    }
+
+    fn parse(&mut self) -> io::Result<Option<Arrival>> {
+        if self.skip > 0 {
+            let skipped = self.skip.min(self.buffer.len());
+            self.buffer.advance(skipped);
+            self.skip -= skipped;
+            return Ok(if self.skip == 0 { Some(Arrival::TooLong) } else { None });
+        }
+        let mut reader = Reader { bytes: &self.buffer, at: 0 };
+        let parsed = reader.answer();
+        let end = reader.at;
+        match parsed {
+            Parsed::More => Ok(None),
+            Parsed::Broken => Err(io::Error::new(io::ErrorKind::InvalidData, "not an answer of redis")),
+            Parsed::TooLong(length) => {
+                self.buffer.advance(end);
+                self.skip = length + 2;
+                self.parse()
+            }
+            Parsed::Refused(range) => {
+                let words = self.buffer.get(range).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+                Err(io::Error::other(words))
+            }
+            Parsed::Simple => {
+                self.buffer.advance(end);
+                self.answer_due = None;
+                Ok(Some(Arrival::Answered))
+            }
+            Parsed::List(words) => {
+                // Copies: a slice would keep the whole of the buffer alive.
+                let word = |n: usize| words.get(n).and_then(|range| self.buffer.get(range.clone())).unwrap_or_default();
+                let arrival = match word(0) {
+                    b"message" => Arrival::Message {
+                        channel: Bytes::copy_from_slice(word(1)),
+                        payload: Bytes::copy_from_slice(word(2)),
+                    },
+                    b"subscribe" => Arrival::Subscribed,
+                    _ => {
+                        self.answer_due = None;
+                        Arrival::Answered
+                    }
+                };
+                self.buffer.advance(end);
+                Ok(Some(arrival))
+            }
+        }
+    }
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+}
+
+async fn open(config: &Config) -> io::Result<Box<dyn Socket>> {
+    let server = match &config.server {
+        ServerConfig::Unix { path } => return Ok(Box::new(UnixStream::connect(path).await?)),
+        ServerConfig::Centralized { server } => server,
+        ServerConfig::Clustered { .. } | ServerConfig::Sentinel { .. } => {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "a cluster or a sentinel"));
+        }
+    };
+    let stream = TcpStream::connect((&*server.host, server.port)).await?;
+    stream.set_nodelay(true)?;
+    fred::socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &config.tls {
+        let fred::types::config::TlsConnector::Rustls(connector) = &tls.connector;
+        let name = rustls::pki_types::ServerName::try_from(server.host.to_string()).map_err(io::Error::other)?;
+        return Ok(Box::new(connector.connect(name, stream).await?));
+    }
+    Ok(Box::new(stream))
+}
+
+type Range = std::ops::Range<usize>;
+
+/// What the front of the buffer holds; ranges are of the buffer.
+enum Parsed {
+    /// Not all of it yet.
+    More,
+    /// Something else than an answer.
+    Broken,
+    /// The words of a list.
+    List(Vec<Range>),
+    /// A list with a word of that length, which begins where the reader stands.
+    TooLong(usize),
+    /// A line or a single word.
+    Simple,
+    /// An error line.
+    Refused(Range),
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+enum Word {
+    Text(Range),
+    Other,
+    TooLong(usize),
+    More,
+    Broken,
+}
+
+impl Reader<'_> {
+    fn line(&mut self) -> Option<Range> {
+        let rest = self.bytes.get(self.at..)?;
+        let length = rest.windows(2).position(|pair| pair == b"\r\n")?;
+        let line = self.at..self.at + length;
+        self.at = line.end + 2;
+        Some(line)
+    }
+
+    fn number(&self, line: Range) -> Option<i64> {
+        std::str::from_utf8(self.bytes.get(line)?).ok()?.parse().ok()
+    }
+
+    fn answer(&mut self) -> Parsed {
+        let Some(kind) = self.bytes.get(self.at).copied() else { return Parsed::More };
+        if kind == b'$' {
+            return match self.word() {
+                Word::Text(_) | Word::Other => Parsed::Simple,
+                Word::TooLong(_) | Word::Broken => Parsed::Broken,
+                Word::More => Parsed::More,
+            };
+        }
+        let Some(line) = self.line() else { return Parsed::More };
+        let rest = line.start + 1..line.end;
+        match kind {
+            b'+' | b':' => Parsed::Simple,
+            b'-' => Parsed::Refused(rest),
+            b'*' => match self.number(rest).and_then(|count| usize::try_from(count).ok()) {
+                Some(count) if count <= LONGEST_ANSWER => self.list(count),
+                Some(_) | None => Parsed::Broken,
+            },
+            _ => Parsed::Broken,
+        }
+    }
+
+    fn list(&mut self, count: usize) -> Parsed {
+        let mut words = Vec::with_capacity(count);
+        for _ in 0..count {
+            match self.word() {
+                Word::Text(range) => words.push(range),
+                Word::Other => words.push(0..0),
+                Word::TooLong(length) => return Parsed::TooLong(length),
+                Word::More => return Parsed::More,
+                Word::Broken => return Parsed::Broken,
+            }
+        }
+        Parsed::List(words)
+    }
+
+    fn word(&mut self) -> Word {
+        let Some(kind) = self.bytes.get(self.at).copied() else { return Word::More };
+        let Some(line) = self.line() else { return Word::More };
+        let Some(number) = self.number(line.start + 1..line.end) else { return Word::Broken };
+        match (kind, usize::try_from(number)) {
+            (b':', _) | (b'$', Err(_)) => Word::Other,
+            (b'$', Ok(length)) if length > LONGEST_PAYLOAD => Word::TooLong(length),
+            (b'$', Ok(length)) => {
+                let text = self.at..self.at + length;
+                if self.bytes.len() < text.end + 2 {
+                    return Word::More;
+                }
+                self.at = text.end + 2;
+                Word::Text(text)
+            }
+            _ => Word::Broken,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(bytes: &[u8]) -> Subscriber {
+        let socket = Box::new(tokio::io::join(io::Cursor::new(bytes.to_vec()), tokio::io::sink()));
+        Subscriber { socket, buffer: BytesMut::new(), skip: 0, answer_due: None, limit: Duration::from_secs(1) }
+    }
+
+    fn message(payload: &[u8]) -> Vec<u8> {
+        let head = format!("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n${}\r\n", payload.len());
+        [head.as_bytes(), payload, b"\r\n"].concat()
+    }
+
+    #[tokio::test]
+    async fn messages_and_answers_are_told_apart() {
+        let bytes = [
+            b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n".to_vec(),
+            message(b"x\r\ny"),
+            b"*2\r\n$4\r\npong\r\n$0\r\n\r\n".to_vec(),
+        ];
+        let mut subscriber = reading(&bytes.concat());
+        subscriber.answer_due = Some(Instant::now());
+        assert_eq!(subscriber.next().await.unwrap(), Arrival::Subscribed);
+        let (channel, payload) = (Bytes::from_static(b"a"), Bytes::from_static(b"x\r\ny"));
+        assert_eq!(subscriber.next().await.unwrap(), Arrival::Message { channel, payload });
+        assert!(subscriber.answer_due.is_some());
+        assert_eq!(subscriber.next().await.unwrap(), Arrival::Answered);
+        assert!(subscriber.answer_due.is_none());
+        assert_eq!(subscriber.next().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_is_too_long_is_skipped_without_being_held() {
+        let long = message(&vec![b'x'; LONGEST_PAYLOAD + 1]);
+        let longest = message(&vec![b'x'; LONGEST_PAYLOAD]);
+        let mut subscriber = reading(&[long, longest, message(b"next")].concat());
+        assert_eq!(subscriber.next().await.unwrap(), Arrival::TooLong);
+        assert!(subscriber.buffer.capacity() < 4 * READ, "{}", subscriber.buffer.capacity());
+        assert!(
+            matches!(subscriber.next().await.unwrap(), Arrival::Message { payload, .. } if payload.len() == LONGEST_PAYLOAD)
+        );
+        assert!(
+            matches!(subscriber.next().await.unwrap(), Arrival::Message { payload, .. } if payload.as_ref() == b"next")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refusal_and_what_is_no_answer_end_the_connection() {
+        assert_eq!(reading(b"-NOPERM no\r\n").next().await.unwrap_err().to_string(), "NOPERM no");
+        for bytes in [b"HTTP/1.1 200 OK\r\n".as_slice(), b"*999999999\r\n", b"*1\r\n!x\r\n", b"*1\r\n$x\r\n"] {
+            assert_eq!(reading(bytes).next().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+    }
+}

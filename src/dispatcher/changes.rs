@@ -1,0 +1,180 @@
+//! Follows the configuration in Redis: applies its schedule, and says what another changed section means.
+//!
+//! A message that says so may be lost, so the sections are read again each minute and on every new connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::FutureExt;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval_at};
+use tokio_util::task::TaskTracker;
+
+use super::Lifetime;
+use super::schedule::{self, Refused, ScheduledServices};
+use crate::action::{ConfigChange, ConfigChanges, WhenChanged};
+use crate::bus::{Bus, BusError, Event, Subscription};
+use crate::engine::Engine;
+use crate::message::{CONFIG_CHANGED, ConfigChanged, SCHEDULE, config_key};
+use crate::names::ServiceName;
+use crate::report::{Chain, Problems};
+use crate::runner::Runner;
+use crate::schedule::Intervals;
+
+/// The topic of the schedule's problems.
+const TOPIC: &str = "schedule";
+
+/// Messages that are taken together, most at once.
+const MOST_TOGETHER: usize = 1024;
+
+pub(super) struct Changes<E, B> {
+    pub(super) bus: Arc<B>,
+    pub(super) runner: Runner<E, B>,
+    pub(super) meanings: ConfigChanges,
+    pub(super) services: ScheduledServices,
+    pub(super) intervals: watch::Sender<Arc<Intervals>>,
+    pub(super) problems: watch::Sender<Problems>,
+    pub(super) work: TaskTracker,
+}
+
+/// What was seen of the sections.
+#[derive(Debug, Default)]
+struct Seen {
+    values: BTreeMap<String, String>,
+    /// The values that were followed already: a message that comes after its value was found is no second change.
+    followed: BTreeMap<String, String>,
+    refused: Vec<Refused>,
+}
+
+/// What there is to look at.
+enum Look {
+    /// These sections changed.
+    Changed(BTreeSet<String>),
+    /// Anything may have changed.
+    All,
+    /// There is nothing to look at any more.
+    End,
+}
+
+impl<E: Engine, B: Bus> Changes<E, B> {
+    pub(super) async fn run(self, lifetime: Lifetime) {
+        let mut messages = self.bus.subscribe(&[CONFIG_CHANGED.to_owned()]);
+        let mut ticks = interval_at(lifetime.epoch + lifetime.period, lifetime.period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut seen = Seen::default();
+        loop {
+            let look = tokio::select! {
+                () = lifetime.intake.cancelled() => return,
+                _ = ticks.tick() => Look::All,
+                event = messages.next() => gather(event, &mut messages),
+            };
+            let looked = match look {
+                Look::Changed(sections) => self.look(&mut seen, &sections, true).await,
+                Look::All => {
+                    let sections = self.meanings.keys().cloned().chain([SCHEDULE.to_owned()]).collect();
+                    self.look(&mut seen, &sections, false).await
+                }
+                Look::End => return,
+            };
+            if let Err(error) = looked {
+                tracing::debug!(error = %Chain(&error), "config not read");
+            }
+        }
+    }
+
+    async fn look(&self, seen: &mut Seen, sections: &BTreeSet<String>, said: bool) -> Result<(), BusError> {
+        let keys: Vec<String> = sections.iter().map(|section| config_key(section)).collect();
+        let values = self.bus.get(&keys).await?;
+        for (section, value) in sections.iter().zip(values) {
+            if said {
+                tracing::debug!(section, "config changed");
+            }
+            // A section that is gone was evicted: what it said goes on.
+            if section == SCHEDULE
+                && let Some(value) = &value
+            {
+                self.apply_schedule(seen, value);
+            }
+            let Some(meaning) = self.meanings.get(section) else { continue };
+            let differs = match (seen.values.get(section), &value) {
+                (Some(before), Some(now)) => before != now,
+                (None, _) | (_, None) => false,
+            };
+            let known = value.is_some() && seen.followed.get(section) == value.as_ref();
+            if let Some(value) = value {
+                seen.values.insert(section.clone(), value.clone());
+                if differs || said {
+                    seen.followed.insert(section.clone(), value);
+                }
+            }
+            if differs || (said && !known) {
+                self.follow(section, meaning).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_schedule(&self, seen: &mut Seen, text: &str) {
+        let current = Arc::clone(&self.intervals.borrow());
+        let (wanted, refused) = schedule::read(text, &self.services, &current);
+        if wanted != *current {
+            self.intervals.send_replace(Arc::new(wanted));
+        }
+        if refused != seen.refused {
+            for fault in &refused {
+                tracing::warn!(error = %fault, "schedule not followed");
+            }
+            self.problems.send_modify(|problems| {
+                problems.insert(TOPIC, refused.iter().map(ToString::to_string).collect());
+            });
+            seen.refused = refused;
+        }
+    }
+
+    async fn follow(&self, section: &str, meaning: &ConfigChange) {
+        let service = &meaning.service;
+        match meaning.when_changed {
+            WhenChanged::Warn => needs_restart(section, service),
+            WhenChanged::WarnIfRunning => match self.runner.is_up(service).await {
+                Ok(true) => needs_restart(section, service),
+                Ok(false) => tracing::debug!(section, %service, "config changed, service does not run"),
+                Err(error) => {
+                    tracing::warn!(section, %service, error = %Chain(&error), "config changed, service not found out");
+                }
+            },
+            WhenChanged::Restart => {
+                let (runner, service, section) = (self.runner.clone(), service.clone(), section.to_owned());
+                tracing::info!(section, %service, "config changed, restarting");
+                self.work.spawn(async move {
+                    if let Err(error) = runner.restart(&service).await {
+                        tracing::warn!(section, %service, error = %Chain(&error), "restart failed");
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn needs_restart(section: &str, service: &ServiceName) {
+    tracing::warn!(section, %service, "config changed, service restart required");
+}
+
+/// Takes together what already waits: a burst is one look.
+fn gather(first: Option<Event>, messages: &mut Subscription) -> Look {
+    let mut sections = BTreeSet::new();
+    let mut next = Some(first);
+    for _ in 0..MOST_TOGETHER {
+        match next {
+            None => break,
+            Some(None) => return Look::End,
+            Some(Some(Event::Gap { .. })) => return Look::All,
+            Some(Some(Event::Message(message))) => {
+                if let Some(changed) = ConfigChanged::parse(&message.payload) {
+                    sections.insert(changed.section);
+                }
+            }
+        }
+        next = messages.next().now_or_never();
+    }
+    Look::Changed(sections)
+}

@@ -1,0 +1,151 @@
+//! Reads `config:schedule`: which services run how often.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::names::ServiceName;
+use crate::schedule::{Interval, Intervals};
+
+/// A service that the schedule may name, and how often it runs where the schedule does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scheduled {
+    /// Its field in the schedule; its full name is one as well.
+    pub key: String,
+    /// Its own interval, none while it is paused.
+    pub default: Option<Interval>,
+}
+
+/// The services of the schedule.
+pub type ScheduledServices = BTreeMap<ServiceName, Scheduled>;
+
+/// A field of the schedule that is not followed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub(super) enum Refused {
+    /// The whole of it is no JSON object.
+    #[error("schedule is not a JSON object")]
+    NoObject,
+    /// No service has that key.
+    #[error("schedule names {0:?}, which is no service of it")]
+    Unknown(String),
+    /// The value is no interval.
+    #[error("schedule of {field:?}: {value} is not a number of seconds from 1 to 604800, 0 or null")]
+    Value {
+        /// The field.
+        field: String,
+        /// Its value, cut.
+        value: String,
+    },
+}
+
+/// Longest part of a refused text that is shown.
+const SHOWN: usize = 40;
+
+/// Most refused fields that are told.
+const MOST_REFUSED: usize = 20;
+
+/// The intervals that a schedule asks for, and what of it is refused.
+///
+/// A field that is absent means the service's default, 0 or null that it is paused. A refused one leaves `current` as it is.
+pub(super) fn read(text: &str, services: &ScheduledServices, current: &Intervals) -> (Intervals, Vec<Refused>) {
+    let Ok(fields) = serde_json::from_str::<Map<String, Value>>(text) else {
+        return (current.clone(), vec![Refused::NoObject]);
+    };
+    let mut refused = Vec::new();
+    let mut intervals = Intervals::new();
+    for (service, scheduled) in services {
+        // The short key first: it is the one that the dashboard writes.
+        let field = [scheduled.key.as_str(), service.as_str()].into_iter().find(|field| fields.contains_key(*field));
+        let interval = match field.and_then(|field| Some((field, fields.get(field)?))) {
+            None => scheduled.default,
+            Some((field, value)) => seconds(value).unwrap_or_else(|()| {
+                refused.push(Refused::Value { field: field.to_owned(), value: shown(&value.to_string()) });
+                current.get(service).copied().unwrap_or(scheduled.default)
+            }),
+        };
+        intervals.insert(service.clone(), interval);
+    }
+    let known =
+        |field: &str| services.iter().any(|(service, scheduled)| scheduled.key == field || service.as_str() == field);
+    refused.extend(fields.keys().filter(|field| !known(field)).map(|field| Refused::Unknown(shown(field))));
+    refused.truncate(MOST_REFUSED);
+    (intervals, refused)
+}
+
+fn seconds(value: &Value) -> Result<Option<Interval>, ()> {
+    let seconds = match value {
+        Value::Null => return Ok(None),
+        Value::Number(number) => number.as_f64().ok_or(())?,
+        Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => return Err(()),
+    };
+    if seconds == 0.0 {
+        return Ok(None);
+    }
+    let span = Duration::try_from_secs_f64(seconds).map_err(|_| ())?;
+    Interval::try_from(span).map(Some).map_err(|_| ())
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every(seconds: u64) -> Option<Interval> {
+        Duration::from_secs(seconds).try_into().ok()
+    }
+
+    fn services() -> ScheduledServices {
+        let scheduled = |key: &str, seconds| Scheduled { key: key.into(), default: every(seconds) };
+        [("job-a".parse().unwrap(), scheduled("a", 30)), ("job-b".parse().unwrap(), scheduled("b", 60))].into()
+    }
+
+    fn intervals(a: Option<Interval>, b: Option<Interval>) -> Intervals {
+        [("job-a".parse().unwrap(), a), ("job-b".parse().unwrap(), b)].into()
+    }
+
+    fn read_over(current: &Intervals, text: &str) -> (Intervals, Vec<String>) {
+        let (intervals, refused) = read(text, &services(), current);
+        (intervals, refused.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn short_and_full_names_are_keys_and_the_short_one_wins() {
+        let now = intervals(every(1), every(1));
+        assert_eq!(read_over(&now, r#"{"a": 10, "job-b": 20}"#), (intervals(every(10), every(20)), vec![]));
+        assert_eq!(read_over(&now, r#"{"a": 10, "job-a": 99, "b": 5.0}"#).0, intervals(every(10), every(5)));
+    }
+
+    #[test]
+    fn a_key_taken_out_goes_back_to_its_default_and_zero_or_null_pauses() {
+        let now = intervals(every(1), every(1));
+        assert_eq!(read_over(&now, "{}").0, intervals(every(30), every(60)));
+        assert_eq!(read_over(&now, r#"{"a": 0, "b": null}"#).0, intervals(None, None));
+        assert_eq!(read_over(&now, r#"{"a": 0.0, "b": -0.0}"#).0, intervals(None, None));
+    }
+
+    #[test]
+    fn a_bad_value_keeps_the_old_interval_and_is_named() {
+        let now = intervals(every(7), None);
+        for value in ["-1", "0.5", "604801", "1e300", "\"30\"", "true", "[30]", "{}"] {
+            let (intervals, refused) = read_over(&now, &format!(r#"{{"a": {value}, "b": {value}}}"#));
+            assert_eq!(intervals, now, "{value}");
+            assert_eq!(refused.len(), 2, "{value}");
+            assert!(refused[0].starts_with("schedule of \"a\": "), "{refused:?}");
+        }
+        for text in ["", "[]", "null", "{", &"[".repeat(100_000)] {
+            assert_eq!(read_over(&now, text), (now.clone(), vec!["schedule is not a JSON object".to_owned()]));
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_and_the_others_are_followed() {
+        let long = "x".repeat(10_000);
+        let (intervals, refused) = read_over(&intervals(every(1), every(1)), &format!(r#"{{"{long}": 1, "a": 10}}"#));
+        assert_eq!(intervals.values().next(), Some(&every(10)));
+        assert_eq!(refused, [format!("schedule names {:?}, which is no service of it", "x".repeat(SHOWN))]);
+    }
+}

@@ -1,0 +1,227 @@
+//! Watches the services' health, and tells the daemon's own in `status:orchestrator`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Bus, BusError};
+use crate::clock::Timestamp;
+use crate::engine::Engine;
+use crate::message::{SourceStatus, status_key};
+use crate::names::{ServiceName, SourceId};
+use crate::report::{Chain, Problems};
+use crate::runner::Runner;
+use crate::schedule::Intervals;
+
+pub mod overdue;
+
+use overdue::{Notice, Success, Watch};
+
+/// How health is watched.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Under which name the daemon reports.
+    pub own: SourceId,
+    /// Where each service reports; one that is not named is judged by its runs.
+    pub sources: BTreeMap<ServiceName, SourceId>,
+    /// Intervals without success after which a service is overdue.
+    pub overdue_factor: u32,
+    /// Time between two warnings of the same overdue service.
+    pub remind: Duration,
+    /// Life of the daemon's status in Redis; longer than the period.
+    pub status_ttl: Duration,
+}
+
+/// What is watched.
+pub struct Inputs {
+    /// What is expected.
+    pub intervals: watch::Receiver<Arc<Intervals>>,
+    /// What is wrong besides.
+    pub problems: watch::Receiver<Problems>,
+}
+
+/// The daemon's status: the contract's fields, and what else is worth knowing.
+#[derive(Debug, Serialize)]
+struct Status<'a> {
+    #[serde(flatten)]
+    common: SourceStatus,
+    version: &'static str,
+    started_at: Timestamp,
+    runs: u64,
+    failures: u64,
+    overdue: Vec<&'a ServiceName>,
+}
+
+struct Monitor<E, B> {
+    bus: Arc<B>,
+    runner: Runner<E, B>,
+    options: Options,
+    intervals: watch::Receiver<Arc<Intervals>>,
+    watch: Watch,
+    started_at: Timestamp,
+    /// Nothing could be read at the last look.
+    blind: bool,
+    last_poll: Option<Timestamp>,
+    last_success: Option<Timestamp>,
+    polls: u64,
+    errors: u64,
+}
+
+/// Looks each `period` since `epoch`, and tells at once what changed, until intake closes.
+pub async fn run<E: Engine, B: Bus>(
+    bus: Arc<B>,
+    runner: Runner<E, B>,
+    options: Options,
+    inputs: Inputs,
+    (epoch, period): (Instant, Duration),
+    intake: CancellationToken,
+) {
+    let Inputs { intervals, mut problems } = inputs;
+    let mut connection = bus.connection();
+    let watch = Watch::new(options.overdue_factor, options.remind, Instant::now());
+    let mut monitor = Monitor {
+        bus,
+        runner,
+        options,
+        intervals,
+        watch,
+        started_at: Timestamp::now(),
+        blind: false,
+        last_poll: None,
+        last_success: None,
+        polls: 0,
+        errors: 0,
+    };
+    let mut ticks = interval_at(epoch + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut problems_open = true;
+    monitor.look(&latest(&mut problems)).await;
+    loop {
+        tokio::select! {
+            () = intake.cancelled() => return,
+            _ = ticks.tick() => monitor.look(&latest(&mut problems)).await,
+            changed = problems.changed(), if problems_open => {
+                problems_open = changed.is_ok();
+                monitor.tell(&latest(&mut problems)).await;
+            }
+            changed = connection.changed() => {
+                // Nobody but the bus can end its own state.
+                if changed.is_err() {
+                    return;
+                }
+                if connection.borrow_and_update().is_up() {
+                    monitor.tell(&latest(&mut problems)).await;
+                }
+            }
+        }
+    }
+}
+
+/// A copy, for no lock is held while others are waited for.
+fn latest(problems: &mut watch::Receiver<Problems>) -> Problems {
+    problems.borrow_and_update().clone()
+}
+
+impl<E: Engine, B: Bus> Monitor<E, B> {
+    /// Looks at everything, warns of what changed, and tells.
+    async fn look(&mut self, problems: &Problems) {
+        if let Err(error) = self.bus.heartbeat().await {
+            tracing::debug!(error = %Chain(&error), "no heartbeat");
+        }
+        let now = Instant::now();
+        match self.seen().await {
+            Ok(seen) => {
+                if std::mem::take(&mut self.blind) {
+                    self.watch.excuse(now);
+                }
+                let expected = Arc::clone(&self.intervals.borrow_and_update());
+                for notice in self.watch.observe(now, Timestamp::now(), &expected, &seen) {
+                    self.warn(&notice);
+                }
+            }
+            Err(error) => {
+                self.blind = true;
+                tracing::debug!(error = %Chain(&error), "status of the sources not read");
+            }
+        }
+        self.polls = self.polls.saturating_add(1);
+        self.last_poll = Some(Timestamp::now());
+        if self.last_error(problems).is_none() {
+            self.last_success = self.last_poll;
+        } else {
+            self.errors = self.errors.saturating_add(1);
+        }
+        self.tell(problems).await;
+    }
+
+    async fn seen(&self) -> Result<BTreeMap<ServiceName, Success>, BusError> {
+        let records = self.runner.records();
+        let expected = Arc::clone(&self.intervals.borrow());
+        let (reporting, silent): (Vec<_>, Vec<_>) = expected
+            .keys()
+            .map(|service| (service, self.options.sources.get(service)))
+            .partition(|(_, source)| source.is_some());
+        let keys: Vec<String> = reporting.iter().filter_map(|(_, source)| source.map(status_key)).collect();
+        let values = self.bus.get(&keys).await?;
+        let reported = reporting.into_iter().zip(values).map(|((service, _), value)| {
+            let stamp = value.and_then(|text| SourceStatus::parse(&text)).and_then(|status| status.last_success);
+            (service.clone(), stamp.map_or(Success::Unseen, Success::Stamped))
+        });
+        let ran = silent.into_iter().map(|(service, _)| {
+            let ended = records.get(service).and_then(|record| record.last_success);
+            (service.clone(), ended.map_or(Success::Unseen, Success::Ended))
+        });
+        Ok(reported.chain(ran).collect())
+    }
+
+    fn warn(&self, notice: &Notice) {
+        match notice {
+            Notice::Overdue { service, silent, every } => {
+                let source = self.options.sources.get(service).map(tracing::field::display);
+                tracing::warn!(%service, source, silent_s = silent.as_secs(), interval_s = every.as_secs(), "source overdue");
+            }
+            Notice::Recovered { service } => tracing::info!(%service, "source recovered"),
+        }
+    }
+
+    /// What is wrong, in one line.
+    fn last_error(&self, problems: &Problems) -> Option<String> {
+        let overdue = self.watch.overdue(Instant::now()).into_iter().map(|(service, silent)| {
+            let silent = humantime::format_duration(Duration::from_secs(silent.as_secs()));
+            format!("{service} overdue, no success for {silent}")
+        });
+        let broken = self.runner.broken_project().map(|fault| format!("compose files not usable: {fault}"));
+        let all: Vec<String> = overdue.chain(broken).chain(problems.values().flatten().cloned()).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// Writes the daemon's status.
+    async fn tell(&self, problems: &Problems) {
+        let records = self.runner.records();
+        let status = Status {
+            common: SourceStatus {
+                source_id: self.options.own.clone(),
+                last_poll: self.last_poll,
+                last_success: self.last_success,
+                last_error: self.last_error(problems),
+                poll_count: self.polls,
+                error_count: self.errors,
+            },
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: self.started_at,
+            runs: records.values().map(|record| record.runs).sum(),
+            failures: records.values().map(|record| record.failures).sum(),
+            overdue: self.watch.overdue(Instant::now()).into_iter().map(|(service, _)| service).collect(),
+        };
+        let Ok(json) = serde_json::to_string(&status) else { return };
+        let key = status_key(&self.options.own);
+        if let Err(error) = self.bus.set(&key, &json, Some(self.options.status_ttl)).await {
+            tracing::debug!(error = %Chain(&error), "own status not written");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Carries plans out: each step is one Engine call, and nothing is decided here.
+
+use bollard::models::VolumeCreateRequest;
+use tracing::{debug, info, warn};
+
+use super::{Failure, Runner};
+use crate::bus::Bus;
+use crate::clock::Timestamp;
+use crate::engine::Engine;
+use crate::plan::{Call, Plan, Step};
+
+impl<E: Engine, B: Bus> Runner<E, B> {
+    /// Carries a plan out; the first step that fails ends it.
+    pub(super) async fn execute(&self, plan: &Plan) -> Result<(), Failure> {
+        warn_of(plan);
+        for next in &plan.steps {
+            info!(step = %next, "engine call");
+            step(self.inner.engine.as_ref(), next).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells what Compose would warn of.
+pub(super) fn warn_of(plan: &Plan) {
+    for warning in &plan.warnings {
+        warn!(warning, "project differs from what is there");
+    }
+}
+
+/// Carries a step out.
+pub(super) async fn step<E: Engine>(engine: &E, step: &Step) -> Result<(), Failure> {
+    debug!(%step, "engine call begins");
+    let done = match &step.call {
+        Call::PullImage(image) => engine.pull_image(image).await,
+        Call::CreateNetwork(body) => engine.create_network(body).await,
+        Call::RemoveNetwork { network } => engine.remove_network(network).await,
+        Call::ConnectNetwork { network, container, endpoint } => {
+            engine.connect_network(network, container, endpoint).await
+        }
+        Call::DisconnectNetwork { network, container } => engine.disconnect_network(network, container).await,
+        Call::CreateVolume(body) => {
+            let body: &VolumeCreateRequest = body;
+            engine.create_volume(body).await
+        }
+        Call::CreateContainer(container) => engine.create_container(container).await.map(drop),
+        Call::CopyFile { container, file } => {
+            // Before 1970 a clock says nothing.
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds since 1970")]
+            let modified = Timestamp::now().0.max(0.0) as u64;
+            engine.upload(container, &file.to_upload(modified)).await
+        }
+        Call::StartContainer { container } => engine.start_container(container).await,
+        Call::Exec { container, command } => match engine.exec(container, command).await {
+            Ok(0) => Ok(()),
+            Ok(code) => {
+                let (container, command) = (container.clone(), command.command.join(" "));
+                return Err(Failure::Hook { container, command, code });
+            }
+            Err(error) => Err(error),
+        },
+        Call::StopContainer { container, grace } => engine.stop_container(container, *grace).await,
+        Call::RemoveContainer { container, options } => engine.remove_container(container, *options).await,
+        Call::RenameContainer { container, name } => engine.rename_container(container, name).await,
+    };
+    done.map_err(|source| Failure::Engine { step: step.call.to_string(), source })
+}

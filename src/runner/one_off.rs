@@ -1,0 +1,188 @@
+//! The life of a one-off container: created, started, waited for, and removed, whatever happens in between.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{Failure, execute};
+use crate::engine::{Engine, EngineError, RemoveContainer};
+use crate::plan::{Call, Plan};
+use crate::report::Chain;
+
+/// First and longest pause between two tries of a call that the Engine did not answer.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// Longest that a container may take to end at its stop signal while the daemon shuts down.
+const ABORT_GRACE: Duration = Duration::from_secs(10);
+
+/// How a container's run ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// By itself, with this code.
+    Exited(i64),
+    /// Past its limit.
+    TimedOut,
+    /// By our shutdown.
+    Cancelled,
+    /// It could not be created, started or followed.
+    Failed(Failure),
+}
+
+/// What is left of a container that is gone.
+#[derive(Debug)]
+pub(super) struct Remains {
+    pub(super) end: End,
+    /// The last lines of its output, unless it exited with 0.
+    pub(super) tail: String,
+    /// The kernel killed it for want of memory.
+    pub(super) out_of_memory: bool,
+}
+
+/// When a container has to end.
+#[derive(Debug, Clone)]
+pub(super) struct Bounds {
+    /// The run's time limit.
+    pub(super) deadline: Instant,
+    /// Time between stop signal and kill.
+    pub(super) grace: Duration,
+    /// Bytes of a failed run's output that are kept.
+    pub(super) tail: usize,
+    /// The daemon's second stage of shutdown.
+    pub(super) abort: CancellationToken,
+}
+
+/// Carries out the plan that creates and starts a container, waits for its end, and removes it.
+///
+/// No step is given up half-way: a request that was dropped may still be carried out.
+pub(super) async fn live<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) -> Remains {
+    let created = plan.steps.iter().find_map(|step| match &step.call {
+        Call::CreateContainer(container) => Some(container.name.as_str()),
+        _ => None,
+    });
+    let name = created.unwrap_or_default();
+    let end = match begin(engine, plan, bounds).await {
+        Ok(None) => follow(engine, name, bounds).await,
+        Ok(Some(end)) => end,
+        Err(failure) => End::Failed(failure),
+    };
+    bury(engine, name, end, bounds).await
+}
+
+/// Follows a container that an earlier life of the daemon started, and removes it.
+pub(super) async fn outlive<E: Engine>(engine: &E, name: &str, bounds: &Bounds) -> Remains {
+    let end = follow(engine, name, bounds).await;
+    bury(engine, name, end, bounds).await
+}
+
+/// Creates and starts the container; tells the end where there is no time left to start it.
+async fn begin<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) -> Result<Option<End>, Failure> {
+    for step in &plan.steps {
+        if bounds.abort.is_cancelled() {
+            return Ok(Some(End::Cancelled));
+        }
+        if bounds.deadline <= Instant::now() {
+            return Ok(Some(End::TimedOut));
+        }
+        execute::step(engine, step).await?;
+    }
+    Ok(None)
+}
+
+/// Waits for the end of a started container, over restarts of the Engine.
+async fn follow<E: Engine>(engine: &E, name: &str, bounds: &Bounds) -> End {
+    let mut pause = RETRY_FIRST;
+    loop {
+        let answer = tokio::select! {
+            biased;
+            () = bounds.abort.cancelled() => return End::Cancelled,
+            answer = engine.wait_container(name) => answer,
+            () = sleep_until(bounds.deadline) => return End::TimedOut,
+        };
+        match answer {
+            Ok(code) => return End::Exited(code),
+            Err(error @ EngineError::Unavailable { .. }) => {
+                warn!(container = name, error = %Chain(&error), "engine lost while a container runs");
+            }
+            Err(source) => return End::Failed(Failure::Engine { step: format!("follow container {name}"), source }),
+        }
+        tokio::select! {
+            () = bounds.abort.cancelled() => return End::Cancelled,
+            () = sleep(pause) => {}
+            () = sleep_until(bounds.deadline) => return End::TimedOut,
+        }
+        pause = (pause * 2).min(RETRY_LONGEST);
+    }
+}
+
+/// Stops what still runs, keeps what a failure left to read, and removes the container for certain.
+async fn bury<E: Engine>(engine: &E, name: &str, end: End, bounds: &Bounds) -> Remains {
+    let mut remains = Remains { end, tail: String::new(), out_of_memory: false };
+    if !matches!(remains.end, End::Exited(_)) {
+        stop(engine, name, bounds).await;
+    }
+    if !matches!(remains.end, End::Exited(0)) {
+        match engine.container(name).await {
+            Ok(Some(found)) => {
+                remains.out_of_memory = found.state.and_then(|state| state.oom_killed).unwrap_or(false);
+                match engine.logs_tail(name, bounds.tail).await {
+                    Ok(tail) => remains.tail = tail,
+                    Err(error) => debug!(container = name, error = %Chain(&error), "no output to keep"),
+                }
+            }
+            // Never created, or removed by somebody else.
+            Ok(None) => {}
+            Err(error) => debug!(container = name, error = %Chain(&error), "no output to keep"),
+        }
+    }
+    remove(engine, name).await;
+    remains
+}
+
+/// Stops a container with its grace period, then kills it. What fails here is left to the forced removal.
+async fn stop<E: Engine>(engine: &E, name: &str, bounds: &Bounds) {
+    let grace = bounds.grace;
+    let stopping = async {
+        tokio::select! {
+            stopped = engine.stop_container(name, grace) => stopped,
+            // A container with a long grace period must not hold up the daemon's own.
+            () = async { bounds.abort.cancelled().await; sleep(ABORT_GRACE).await } => engine.kill_container(name).await,
+        }
+    };
+    // The Engine kills after the grace period by itself; if it does not come back from that, removal kills again.
+    let stopped = timeout(grace.saturating_add(RETRY_LONGEST), stopping).await;
+    match stopped {
+        Ok(Ok(()) | Err(EngineError::NotFound { .. })) => {}
+        Ok(Err(error)) => warn!(container = name, error = %Chain(&error), "container not stopped, killing it"),
+        Err(_) => warn!(container = name, "container did not stop in its grace period, killing it"),
+    }
+}
+
+/// Removes a container with its anonymous volumes, killing it where it still runs; tries until it is gone.
+///
+/// A create whose answer was lost may still be under way, so it is also gone only once the Engine says so.
+pub(super) async fn remove<E: Engine>(engine: &E, name: &str) {
+    let mut pause = RETRY_FIRST;
+    let mut told = false;
+    loop {
+        let error = match engine.remove_container(name, RemoveContainer { force: true, volumes: true }).await {
+            Ok(()) => match engine.container(name).await {
+                Ok(None) => return,
+                // Its removal is under way.
+                Ok(Some(_)) => None,
+                Err(error) => Some(error),
+            },
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error
+            && !told
+        {
+            told = true;
+            warn!(container = name, error = %Chain(&error), "container not removed yet, trying on");
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(RETRY_LONGEST);
+    }
+}

@@ -1,0 +1,176 @@
+//! The project as its files say it now: looked at before each use, read again when one of them changed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::{info, warn};
+
+use crate::compose::project::Project;
+use crate::compose::{self, FileKind, Files, LoadErrors, Model, Options};
+use crate::names::{ProjectName, ServiceName};
+
+/// Largest file that is read, in bytes.
+const LARGEST_FILE: u64 = 10 << 20;
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let meta = std::fs::metadata(path).ok()?;
+        Some(Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+        })
+    }
+}
+
+/// Reads files and remembers which, so that a change of any of them is seen: also of one that was not there.
+#[derive(Debug, Default)]
+struct Watched {
+    seen: Mutex<BTreeMap<PathBuf, Option<Stamp>>>,
+}
+
+impl Watched {
+    fn note(&self, path: &Path) {
+        let stamp = Stamp::of(path);
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(path.to_path_buf()).or_insert(stamp);
+    }
+
+    fn is_unchanged(&self) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().all(|(path, stamp)| Stamp::of(path) == *stamp)
+    }
+}
+
+impl Files for Watched {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.note(path);
+        let meta = std::fs::metadata(path)?;
+        if !meta.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        if meta.len() > LARGEST_FILE {
+            return Err(io::Error::other("larger than 10 MiB"));
+        }
+        std::fs::read(path)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        self.note(path);
+        let kind = std::fs::metadata(path)?.file_type();
+        Ok(if kind.is_dir() {
+            FileKind::Directory
+        } else if kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device() {
+            FileKind::Other
+        } else {
+            FileKind::File
+        })
+    }
+}
+
+struct Loaded {
+    model: Arc<Model>,
+    files: Arc<Watched>,
+    /// What is wrong with the files as they are now, when `model` is from before that.
+    broken: Option<String>,
+}
+
+/// The project's files, and the last project that they gave.
+pub struct Projects {
+    options: Options,
+    loaded: Mutex<Loaded>,
+}
+
+fn load(options: &Options) -> (Arc<Watched>, Result<Model, LoadErrors>) {
+    let files = Arc::new(Watched::default());
+    let model = compose::load(files.as_ref(), options);
+    (files, model)
+}
+
+impl Projects {
+    /// Loads the project for the first time. Fails where there is none that could be kept.
+    pub fn open(options: Options) -> Result<Self, LoadErrors> {
+        let (files, model) = load(&options);
+        let model = Arc::new(model?);
+        warn_of(&model);
+        Ok(Self { options, loaded: Mutex::new(Loaded { model, files, broken: None }) })
+    }
+
+    /// The project as its files say it now; while they are broken, as they said it last.
+    pub fn current(&self) -> Arc<Model> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.files.is_unchanged() {
+            return Arc::clone(&loaded.model);
+        }
+        let (files, model) = load(&self.options);
+        loaded.files = files;
+        match model {
+            Ok(model) if model.name() != loaded.model.name() => {
+                let (from, to) = (loaded.model.name(), model.name());
+                let error = format!("the project's name changed from {from} to {to}: restart to follow");
+                complain(&mut loaded.broken, error);
+            }
+            Ok(model) => {
+                info!(project = %model.name(), "project loaded again");
+                warn_of(&model);
+                loaded.model = Arc::new(model);
+                loaded.broken = None;
+            }
+            Err(errors) => complain(&mut loaded.broken, errors.to_string()),
+        }
+        Arc::clone(&loaded.model)
+    }
+
+    /// The project narrowed to a service and its dependencies, its env files read.
+    pub fn select(&self, service: &ServiceName) -> Result<Project, LoadErrors> {
+        self.current().select(&Watched::default(), std::slice::from_ref(service))
+    }
+
+    /// As [`Projects::select`] for a stop: env files are not read, and so cannot be missing.
+    pub fn select_for_stop(&self, service: &ServiceName) -> Result<Project, LoadErrors> {
+        self.current().select_for_stop(&Watched::default(), std::slice::from_ref(service))
+    }
+
+    /// Where we find a file that the Engine's host has at `path`.
+    pub(super) fn to_client_path(&self, path: &str) -> PathBuf {
+        let path = Path::new(path);
+        let moved =
+            self.options.host_paths.iter().find_map(|(client, host)| Some(client.join(path.strip_prefix(host).ok()?)));
+        moved.unwrap_or_else(|| path.to_path_buf())
+    }
+
+    /// The project's name, which stays as long as the daemon runs.
+    pub fn name(&self) -> ProjectName {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).model.name().clone()
+    }
+
+    /// What is wrong with the files as they are now, while an earlier project is used.
+    pub fn broken(&self) -> Option<String> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).broken.clone()
+    }
+}
+
+fn complain(broken: &mut Option<String>, error: String) {
+    if broken.as_deref() != Some(error.as_str()) {
+        warn!(error, "project not loaded, the last good one stays in use");
+        *broken = Some(error);
+    }
+}
+
+fn warn_of(model: &Model) {
+    for warning in model.warnings() {
+        warn!(warning, "project loaded with a warning");
+    }
+}

@@ -1,0 +1,99 @@
+//! What an earlier life of the daemon left: containers that still run are adopted, others removed.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::one_off::{self, Bounds};
+use super::run::{Begun, DEFAULT_GRACE, Identity};
+use super::{Failure, Runner};
+use crate::bus::Bus;
+use crate::clock::Timestamp;
+use crate::engine::Engine;
+use crate::report::{Chain, Trigger};
+
+impl<E: Engine, B: Bus> Runner<E, B> {
+    /// Removes the dead containers of earlier runs, and adopts those that still run: each is a task on `work`, held to
+    /// what is left of its service's time limit.
+    ///
+    /// Call it before anything is started. Containers of other programs, `docker compose run` among them, are left alone.
+    ///
+    /// # Errors
+    ///
+    /// When the Engine does not answer; what was begun goes on.
+    pub async fn recover(&self, work: &TaskTracker) -> Result<(), Failure> {
+        for container in self.one_offs(None).await? {
+            let Some(run_id) = container.run_id else { continue };
+            let (service, name) = (container.service, container.name);
+            if !container.lives {
+                warn!(%service, %run_id, "removing the container of an earlier run");
+                one_off::remove(self.inner.engine.as_ref(), &name).await;
+                continue;
+            }
+            let Ok(mut claim) = self.inner.claims.run(&service, &run_id) else {
+                warn!(%service, %run_id, "removing a second run of a service");
+                one_off::remove(self.inner.engine.as_ref(), &name).await;
+                continue;
+            };
+            info!(%service, %run_id, "adopting a run that goes on");
+            let runner = self.clone();
+            let identity = Identity { service, run_id, trigger: Trigger::Adopted };
+            work.spawn(async move {
+                claim.turn().await;
+                let report = runner.adopt(&name, identity).await;
+                drop(claim);
+                runner.close(&report).await;
+            });
+        }
+        Ok(())
+    }
+
+    async fn adopt(&self, name: &str, identity: Identity) -> crate::report::RunReport {
+        let limit = self.inner.options.service(&identity.service).limit;
+        let (now, at) = (Instant::now(), Timestamp::now());
+        let found = match self.inner.engine.container(name).await {
+            Ok(found) => found.unwrap_or_default(),
+            Err(error) => {
+                warn!(container = name, error = %Chain(&error), "start of an adopted run not known");
+                Default::default()
+            }
+        };
+        // The wall clock may have been set since: an age that cannot be is none.
+        let started_at = found.state.and_then(|state| started(&state.started_at?)).filter(|started| *started <= at);
+        let age = started_at.map_or(Duration::ZERO, |started| {
+            Duration::try_from_secs_f64(at.seconds_since(started)).unwrap_or_default()
+        });
+        let grace = found.config.and_then(|config| config.stop_timeout);
+        let bounds = Bounds {
+            deadline: now + limit.saturating_sub(age),
+            grace: grace.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DEFAULT_GRACE, Duration::from_secs),
+            tail: self.inner.options.tail,
+            abort: self.inner.stages.abort.clone(),
+        };
+        let remains = one_off::outlive(self.inner.engine.as_ref(), name, &bounds).await;
+        let begun = Begun { instant: now.checked_sub(age).unwrap_or(now), at: started_at.unwrap_or(at) };
+        identity.report(begun, remains, limit)
+    }
+}
+
+/// A moment as the Engine writes it, RFC 3339 in UTC.
+fn started(text: &str) -> Option<Timestamp> {
+    let moment = humantime::parse_rfc3339_weak(text).ok()?;
+    let since = moment.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Timestamp(since.as_secs_f64()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_stamps_are_read_with_their_fractions() {
+        assert_eq!(started("1970-01-01T00:01:00.5Z"), Some(Timestamp(60.5)));
+        assert_eq!(started("2026-11-23T17:40:00.123456789Z").map(|at| at.0.floor()), Some(1_795_455_600.0));
+        assert_eq!(started("0001-01-01T00:00:00Z"), None);
+        assert_eq!(started("yesterday"), None);
+    }
+}

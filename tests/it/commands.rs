@@ -1,0 +1,387 @@
+//! Commands over Redis: each gets exactly one reply, of the contract's form.
+
+use std::time::Duration;
+
+use sense_orchestrator::bus::Bus;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::support::engine::Script;
+use crate::support::reference::{Stack, reply_channel};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// `status`, `data` and `error` of a reply, once it is sure that it has these and `request_id`, and nothing else.
+fn parts(reply: &Value) -> (&str, &Value, Option<&str>) {
+    let fields: Vec<&str> = reply.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(fields, ["data", "error", "request_id", "status"], "{reply}");
+    assert!(reply["data"].is_object(), "{reply}");
+    (reply["status"].as_str().unwrap(), &reply["data"], reply["error"].as_str())
+}
+
+fn error(reply: &Value) -> &str {
+    let (status, _, error) = parts(reply);
+    assert_eq!(status, "error", "{reply}");
+    error.unwrap()
+}
+
+fn ok(reply: &Value) -> &Value {
+    let (status, data, error) = parts(reply);
+    assert_eq!((status, error), ("ok", None), "{reply}");
+    data
+}
+
+/// Lets a run leave a result, as the container would.
+fn leave(stack: &Stack, after: Duration, key: &'static str, value: Value) {
+    let bus = std::sync::Arc::clone(&stack.bus);
+    tokio::spawn(async move {
+        sleep(after).await;
+        bus.put(key, &value);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_camera_starts_the_service() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-camera", Script::stays());
+    assert_eq!(ok(&stack.call("start_camera", json!({})).await), &json!({}));
+    assert_eq!(stack.engine.running_names(), ["sense-source-camera-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_camera_tells_the_camera_and_leaves_its_container_alone() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-camera", Script::stays());
+    stack.call("start_camera", json!({})).await;
+    assert_eq!(ok(&stack.call("stop_camera", json!({})).await), &json!({}));
+    let told = stack.bus.published("cmd:network_camera");
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["action"], "stop");
+    assert!(
+        told[0]["request_id"].is_string() && told[0]["timestamp"].is_f64() && told[0]["params"] == json!({}),
+        "{told:?}"
+    );
+    assert_eq!(stack.engine.running_names().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn trigger_runs_the_service_and_tells_how_it_ended() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-weather", Script::exits(0, 2 * SECOND));
+    let reply = stack.call("trigger", json!({"service": "source-weather"})).await;
+    let data = ok(&reply);
+    assert_eq!(data["exit_code"], 0);
+    assert!(data["duration_ms"].as_u64().unwrap() >= 2000, "{data}");
+    assert_eq!(data["run_id"].as_str().unwrap().len(), 12);
+    assert_eq!(data.as_object().unwrap().len(), 3, "{data}");
+    assert!(stack.engine.container_names().is_empty(), "the one-off is removed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_trigger_tells_its_exit_code_and_its_last_lines() {
+    let stack = Stack::dispatching().await;
+    let output = (0..100).map(|n| format!("line {n}\n")).collect();
+    stack.script("source-weather", Script { exit_code: 3, output, ..Script::default() });
+    let reply = stack.call("trigger", json!({"service": "source-weather"})).await;
+    assert_eq!(error(&reply), "run of source-weather: exited 3");
+    let data = &reply["data"];
+    assert_eq!(data["exit_code"], 3);
+    assert_eq!(data["outcome"], "failed");
+    assert!(data["run_id"].is_string() && data["duration_ms"].is_u64(), "{data}");
+    let tail = data["tail"].as_str().unwrap();
+    assert!(tail.starts_with("line 80") && tail.ends_with("line 99"), "{tail}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_triggered_run_past_its_limit_is_an_error() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-weather", Script::stays());
+    let reply = stack.call("trigger", json!({"service": "source-weather"})).await;
+    assert!(error(&reply).starts_with("run of source-weather: "), "{reply}");
+    assert_eq!(reply["data"]["outcome"], "timed_out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_yields_the_devices_that_this_run_found() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-aranet4", Script::exits(0, 15 * SECOND));
+    stack.bus.put("scan:co2", &json!([{"name": "old"}]));
+    let devices = json!([{"name": "Aranet4 1", "mac": "AA:BB:CC:DD:EE:FF", "rssi": -60}]);
+    leave(&stack, 14 * SECOND, "scan:co2", devices.clone());
+    let reply = stack.call("scan_aranet4", json!({})).await;
+    assert_eq!(ok(&reply), &json!({"devices": devices}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_gives_its_mode_to_the_container() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-camera", Script::exits(0, 5 * SECOND));
+    leave(&stack, SECOND, "scan:network_camera", json!([]));
+    let (reply, env) = tokio::join!(stack.call("discover_cameras", json!({})), async {
+        sleep(2 * SECOND).await;
+        let names = stack.engine.container_names();
+        stack.engine.body(&names[0]).body.env.unwrap()
+    });
+    assert_eq!(ok(&reply), &json!({"cameras": []}));
+    assert!(env.contains(&"MODE=discover".to_owned()), "{env:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_of_an_earlier_scan_does_not_count() {
+    let stack = Stack::dispatching().await;
+    stack.bus.put("scan:co2", &json!([{"name": "old"}]));
+    let reply = stack.call("scan_aranet4", json!({})).await;
+    assert_eq!(error(&reply), "the run left no result at scan:co2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_is_no_list_is_an_error() {
+    let stack = Stack::dispatching().await;
+    leave(&stack, SECOND / 2, "scan:co2", json!({"devices": []}));
+    assert_eq!(error(&stack.call("scan_aranet4", json!({})).await), "the result at scan:co2 is not a JSON list");
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_are_started_stopped_and_restarted_by_name() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-weather", Script::stays()).script("web-gateway", Script::stays());
+    ok(&stack.call("start_service", json!({"service": "source-weather"})).await);
+    assert_eq!(stack.engine.running_names(), ["sense-source-weather-1"]);
+    ok(&stack.call("restart_service", json!({"service": "web-gateway"})).await);
+    assert_eq!(stack.engine.running_names(), ["sense-source-weather-1", "sense-web-gateway-1"]);
+    ok(&stack.call("stop_service", json!({"service": "source-weather"})).await);
+    assert_eq!(stack.engine.running_names(), ["sense-web-gateway-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_tells_of_every_service() {
+    let stack = Stack::dispatching().await;
+    stack.call("trigger", json!({"service": "source-weather"})).await;
+    let reply = stack.call("status", json!({})).await;
+    let services = &ok(&reply)["services"];
+    assert_eq!(services.as_object().unwrap().len(), 9, "{services}");
+    let weather = &services["source-weather"];
+    assert_eq!((&weather["every"], &weather["runs"], &weather["failures"]), (&json!(300.0), &json!(1), &json!(0)));
+    assert_eq!(weather["last_run"]["outcome"], "succeeded");
+    assert_eq!(weather["running"], Value::Null);
+    assert_eq!(services["redis"]["every"], Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_allowed_or_wrong_is_an_error() {
+    let stack = Stack::dispatching().await;
+    for (action, params, expected) in [
+        ("explode", json!({}), "unknown action \"explode\""),
+        ("trigger", json!({}), "parameter `service` is missing"),
+        ("trigger", json!({"service": null}), "parameter `service` is missing"),
+        ("trigger", json!({"service": 5}), "parameter `service` is not a text"),
+        (
+            "trigger",
+            json!({"service": "a/b"}),
+            "parameter `service`: \"a/b\" is not a service name: 1 to 128 ASCII letters, digits, '.', '_' or '-'",
+        ),
+        ("trigger", json!({"service": "nothing"}), "no such service: nothing"),
+        ("trigger", json!({"service": "redis"}), "service redis is not allowed here"),
+        ("start_service", json!({"service": "web-gateway"}), "service web-gateway is not allowed here"),
+        ("restart_service", json!({"service": "redis"}), "service redis is not allowed here"),
+        ("restart_service", json!({"service": "orchestrator"}), "service orchestrator is not allowed here"),
+    ] {
+        assert_eq!(error(&stack.call(action, params).await), expected, "{action}");
+    }
+    assert_eq!(stack.engine.transcript(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_already_running_is_told_with_its_run_id() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-weather", Script::exits(0, 20 * SECOND));
+    let service = json!({"service": "source-weather"});
+    let (first, second) = tokio::join!(stack.call("trigger", service.clone()), async {
+        sleep(SECOND).await;
+        stack.call("trigger", service.clone()).await
+    });
+    assert!(error(&second).contains("already running"), "{second}");
+    assert_eq!(second["data"]["run_id"], ok(&first)["run_id"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_scan_delays_no_other_command() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-aranet4", Script::exits(0, 20 * SECOND));
+    leave(&stack, 10 * SECOND, "scan:co2", json!([]));
+    let (scan, ()) = tokio::join!(stack.call("scan_aranet4", json!({})), async {
+        sleep(SECOND).await;
+        let started = Instant::now();
+        ok(&stack.call("stop_camera", json!({})).await);
+        assert!(started.elapsed() <= Duration::from_millis(50), "{:?}", started.elapsed());
+    });
+    ok(&scan);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_reaches_who_subscribes_after_four_seconds_and_who_reads_the_key_after_that() {
+    let stack = Stack::dispatching().await;
+    let command = |id: &str| json!({"action": "stop_camera", "request_id": id}).to_string();
+    stack.bus.send("cmd:orchestrator", command("late"));
+    sleep(4 * SECOND).await;
+    let listening = Instant::now();
+    ok(&stack.reply("late").await);
+    assert!(listening.elapsed() < SECOND, "{:?}", listening.elapsed());
+
+    stack.bus.send("cmd:orchestrator", command("later"));
+    sleep(30 * SECOND).await;
+    let kept = stack.bus.json(&reply_channel("later")).unwrap();
+    assert_eq!(ok(&kept), &json!({}));
+    let remaining = stack.bus.expires_in(&reply_channel("later")).unwrap();
+    assert!((29 * SECOND..=30 * SECOND).contains(&remaining), "{remaining:?}");
+    let published = stack.bus.published(&reply_channel("later")).len();
+    sleep(10 * SECOND).await;
+    assert_eq!(stack.bus.published(&reply_channel("later")).len(), published, "nobody is told for ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_was_received_is_not_published_again() {
+    let stack = Stack::dispatching().await;
+    let _listening = stack.bus.subscribe(&[reply_channel("once")]);
+    stack.bus.send("cmd:orchestrator", json!({"action": "stop_camera", "request_id": "once"}).to_string());
+    sleep(10 * SECOND).await;
+    assert_eq!(stack.bus.published(&reply_channel("once")).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_request_is_answered_with_the_first_reply_and_not_run_again() {
+    let stack = Stack::dispatching().await;
+    let service = json!({"service": "source-weather"});
+    let first = stack.call_as("same", "trigger", service.clone()).await;
+    let again = stack.call_as("same", "trigger", service.clone()).await;
+    let other = stack.call_as("same", "stop_camera", json!({})).await;
+    assert_eq!((&again, &other), (&first, &first));
+    assert_eq!(stack.runner.records()["source-weather"].runs, 1);
+    sleep(61 * SECOND).await;
+    let later = stack.call_as("same", "trigger", service).await;
+    assert_ne!(later["data"]["run_id"], first["data"]["run_id"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_repeated_while_it_goes_on_is_answered_as_often_and_run_once() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-weather", Script::exits(0, 5 * SECOND));
+    let _listening = stack.bus.subscribe(&[reply_channel("same")]);
+    for _ in 0..3 {
+        let command = json!({"action": "trigger", "request_id": "same", "params": {"service": "source-weather"}});
+        stack.bus.send("cmd:orchestrator", command.to_string());
+        sleep(SECOND).await;
+    }
+    sleep(10 * SECOND).await;
+    let replies = stack.bus.published(&reply_channel("same"));
+    assert_eq!(replies.len(), 3);
+    assert!(replies.iter().all(|reply| reply == &replies[0]));
+    assert_eq!(stack.runner.records()["source-weather"].runs, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_commands_than_may_be_in_flight_are_answered_with_an_error() {
+    let stack = Stack::new();
+    stack.start_dispatcher_with(|options| options.max_in_flight = 2);
+    sleep(Duration::from_millis(1)).await;
+    for service in ["source-weather", "source-system", "source-pihole"] {
+        stack.script(service, Script::exits(0, 5 * SECOND));
+    }
+    let (one, two, three) = tokio::join!(
+        stack.call("trigger", json!({"service": "source-weather"})),
+        stack.call("trigger", json!({"service": "source-system"})),
+        stack.call("trigger", json!({"service": "source-pihole"})),
+    );
+    ok(&one);
+    ok(&two);
+    assert_eq!(error(&three), "too many commands at the same time, 2 at most");
+    ok(&stack.call("trigger", json!({"service": "source-pihole"})).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_without_a_request_id_is_carried_out_without_a_reply() {
+    let stack = Stack::dispatching().await;
+    stack.bus.send("cmd:orchestrator", r#"{"action": "trigger", "params": {"service": "source-weather"}}"#);
+    sleep(5 * SECOND).await;
+    assert_eq!(stack.runner.records()["source-weather"].runs, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn malformed_commands_are_answered_where_their_request_id_can_be_read() {
+    let stack = Stack::dispatching().await;
+    for (id, text) in [
+        ("m1", r#"{"request_id": "m1", "action": "#.to_owned()),
+        ("m2", r#"{"request_id": "m2"}"#.to_owned()),
+        ("m3", r#"{"request_id": "m3", "action": ["x"]}"#.to_owned()),
+        ("m4", r#"{"request_id": "m4", "action": "trigger", "params": "source-weather"}"#.to_owned()),
+        ("m5", format!(r#"{{"request_id": "m5", "action": "trigger", "params": {}"#, "[".repeat(5000))),
+        ("m6", format!(r#"{{"action": "{}", "request_id": "m6"}}"#, "x".repeat(1 << 20))),
+    ] {
+        stack.bus.send("cmd:orchestrator", text);
+        error(&stack.reply(id).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_hostile_messages_are_each_answered_and_leave_the_dispatcher_well() {
+    let stack = Stack::dispatching().await;
+    let names = ["../../etc", "a*", "a\u{0}b", &"x".repeat(10_000), "-rf", ""];
+    let mut ids = Vec::new();
+    for n in 0..10_000 {
+        let id = format!("hostile-{n}");
+        let text = match n % 5 {
+            0 => format!(r#"{{"request_id": "{id}", "action": "trigger", "params": {}"#, "[".repeat(500)),
+            1 => json!({"request_id": id, "action": "trigger", "params": {"service": names[n % names.len()]}})
+                .to_string(),
+            2 => json!({"request_id": id, "action": names[n % names.len()]}).to_string(),
+            3 => json!({"request_id": id, "action": "trigger", "params": {"service": {"a": [1, 2]}}}).to_string(),
+            _ => format!(r#"not JSON "request_id": "{id}" \"#),
+        };
+        for channel in ["cmd:orchestrator", "stream:ended", "config:changed"] {
+            stack.bus.send(channel, &text);
+        }
+        ids.push(id);
+        if n % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    sleep(20 * SECOND).await;
+    for id in ids {
+        error(&stack.bus.json(&reply_channel(&id)).unwrap_or_else(|| panic!("no reply to {id}")));
+    }
+    assert_eq!(stack.engine.transcript(), "");
+    ok(&stack.call("trigger", json!({"service": "source-weather"})).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_waits_for_a_redis_that_is_away() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-weather", Script::exits(0, 5 * SECOND));
+    let command = json!({"action": "trigger", "request_id": "away", "params": {"service": "source-weather"}});
+    stack.bus.send("cmd:orchestrator", command.to_string());
+    sleep(SECOND).await;
+    stack.bus.go_down();
+    sleep(20 * SECOND).await;
+    stack.bus.forget();
+    stack.bus.come_back();
+    ok(&stack.reply("away").await);
+    assert_eq!(stack.runner.records()["source-weather"].runs, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_new_commands_are_refused_and_old_ones_answered() {
+    let stack = Stack::new();
+    let dispatcher = stack.start_dispatcher();
+    sleep(Duration::from_millis(1)).await;
+    stack.script("source-weather", Script::exits(0, 10 * SECOND));
+    let (running, refused) = tokio::join!(stack.call("trigger", json!({"service": "source-weather"})), async {
+        sleep(SECOND).await;
+        stack.intake.cancel();
+        stack.work.close();
+        sleep(SECOND).await;
+        stack.call("stop_camera", json!({})).await
+    });
+    ok(&running);
+    assert_eq!(error(&refused), "shutting down");
+    tokio::time::timeout(2 * SECOND, dispatcher).await.expect("the dispatcher ends with the work").unwrap();
+}

@@ -1,0 +1,119 @@
+//! Changes of the configuration in Redis.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use sense_orchestrator::action::WhenChanged;
+
+use crate::support::engine::Script;
+use crate::support::reference::{PERIOD, Stack};
+
+const SOON: Duration = Duration::from_millis(10);
+
+async fn change(stack: &Stack, section: &str) {
+    stack.bus.send("config:changed", json!({"section": section, "timestamp": 1.5}).to_string());
+    sleep(SOON).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_schedule_is_applied_at_once() {
+    let stack = Stack::dispatching().await;
+    assert_eq!((stack.every("source-weather"), stack.every("source-system")), (Some(300), Some(30)));
+    stack.bus.put("config:schedule", &json!({"weather": 600, "source-system": 10}));
+    assert_eq!(stack.every("source-weather"), Some(300), "nobody said so yet");
+    change(&stack, "schedule").await;
+    assert_eq!((stack.every("source-weather"), stack.every("source-system")), (Some(600), Some(10)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_taken_out_goes_back_to_its_default_and_zero_pauses() {
+    let stack = Stack::dispatching().await;
+    stack.bus.put("config:schedule", &json!({"weather": 600, "pihole": 0, "system": null}));
+    change(&stack, "schedule").await;
+    assert_eq!((stack.every("source-weather"), stack.every("source-pihole")), (Some(600), None));
+    assert_eq!(stack.every("source-system"), None);
+    stack.bus.put("config:schedule", &json!({}));
+    change(&stack, "schedule").await;
+    assert_eq!((stack.every("source-weather"), stack.every("source-pihole")), (Some(300), Some(30)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_value_keeps_the_old_one_and_is_named_as_a_problem_until_it_is_gone() {
+    let stack = Stack::dispatching().await;
+    stack.bus.put("config:schedule", &json!({"weather": 600}));
+    change(&stack, "schedule").await;
+    stack.bus.put("config:schedule", &json!({"weather": "often", "system": 5}));
+    change(&stack, "schedule").await;
+    assert_eq!((stack.every("source-weather"), stack.every("source-system")), (Some(600), Some(5)));
+    let problems = stack.problems.borrow()["schedule"].clone();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].contains("weather") && problems[0].contains("often"), "{problems:?}");
+    stack.bus.put("config:schedule", &json!({"weather": 60, "system": 5}));
+    change(&stack, "schedule").await;
+    assert_eq!(stack.every("source-weather"), Some(60));
+    assert!(stack.problems.borrow()["schedule"].is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_whose_message_was_lost_is_found_within_a_minute_and_on_a_new_connection() {
+    let stack = Stack::dispatching().await;
+    stack.bus.put("config:schedule", &json!({"weather": 600}));
+    sleep(PERIOD).await;
+    assert_eq!(stack.every("source-weather"), Some(600));
+    stack.bus.go_down();
+    stack.bus.put("config:schedule", &json!({"weather": 700}));
+    stack.bus.come_back();
+    sleep(SOON).await;
+    assert_eq!(stack.every("source-weather"), Some(700));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_that_was_evicted_goes_on() {
+    let stack = Stack::dispatching().await;
+    stack.bus.put("config:schedule", &json!({"weather": 600}));
+    change(&stack, "schedule").await;
+    stack.bus.evict("config:schedule");
+    change(&stack, "schedule").await;
+    sleep(2 * PERIOD).await;
+    assert_eq!(stack.every("source-weather"), Some(600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_auth_restarts_the_gateway_where_that_is_wanted() {
+    for (when_changed, restarts) in [(WhenChanged::Warn, 0), (WhenChanged::Restart, 1)] {
+        let stack = Stack::new();
+        stack.start_dispatcher_with(|options| {
+            options.config_changes.get_mut("auth").unwrap().when_changed = when_changed
+        });
+        stack.script("web-gateway", Script::stays());
+        sleep(SOON).await;
+        stack.runner.start(&"web-gateway".parse().unwrap()).await.unwrap();
+        stack.engine.transcript();
+        change(&stack, "auth").await;
+        sleep(Duration::from_secs(5)).await;
+        let transcript = stack.engine.transcript();
+        let stopped = transcript.lines().filter(|line| line.contains(" stop ")).count();
+        assert_eq!(stopped, restarts, "{when_changed:?}\n{transcript}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_auth_whose_message_was_lost_is_found_and_followed_once() {
+    let stack = Stack::new();
+    stack.bus.put("config:auth", &json!({"enabled": true}));
+    stack.start_dispatcher_with(|options| {
+        options.config_changes.get_mut("auth").unwrap().when_changed = WhenChanged::Restart;
+    });
+    stack.script("web-gateway", Script::stays());
+    stack.runner.start(&"web-gateway".parse().unwrap()).await.unwrap();
+    sleep(PERIOD + SOON).await;
+    assert!(!stack.engine.transcript().contains(" stop "), "what is there at the start is no change");
+    stack.bus.put("config:auth", &json!({"enabled": false}));
+    sleep(PERIOD).await;
+    change(&stack, "auth").await;
+    sleep(2 * PERIOD).await;
+    let transcript = stack.engine.transcript();
+    assert_eq!(transcript.lines().filter(|line| line.contains(" stop ")).count(), 1, "{transcript}");
+}

@@ -1,0 +1,110 @@
+//! The services' health, and the daemon's own status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sense_orchestrator::clock::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::support::reference::{PERIOD, Stack};
+
+const SOON: Duration = Duration::from_millis(10);
+
+fn status(stack: &Stack) -> Value {
+    stack.bus.json("status:orchestrator").expect("the daemon tells of itself")
+}
+
+fn overdue(stack: &Stack) -> Vec<String> {
+    let overdue = status(stack)["overdue"].clone();
+    serde_json::from_value(overdue).unwrap()
+}
+
+/// Lets a source report a success.
+fn succeed(stack: &Stack, source: &str) {
+    let now = Timestamp::now().0;
+    let report = json!({"source_id": source, "last_poll": now, "last_success": now, "last_error": null,
+        "poll_count": 1, "error_count": 0});
+    stack.bus.put(&format!("status:{source}"), &report);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_own_status_has_the_contracts_fields_and_is_always_there() {
+    let stack = Stack::new();
+    stack.start_monitor();
+    sleep(SOON).await;
+    let status = status(&stack);
+    assert_eq!(status["source_id"], "orchestrator");
+    assert_eq!(status["last_error"], Value::Null);
+    assert!(status["last_poll"].is_f64() && status["last_success"].is_f64(), "{status}");
+    assert_eq!((&status["poll_count"], &status["error_count"]), (&json!(1), &json!(0)));
+    assert_eq!(stack.bus.expires_in("status:orchestrator").map(|left| left.as_secs()), Some(119));
+    for _ in 0..20 {
+        sleep(PERIOD / 2).await;
+        assert!(stack.bus.expires_in("status:orchestrator").unwrap() >= PERIOD, "refreshed in time");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_without_a_key_is_overdue_after_three_of_its_intervals() {
+    let stack = Stack::new();
+    stack.start_monitor();
+    sleep(PERIOD + SOON).await;
+    assert_eq!(overdue(&stack), [""; 0]);
+    sleep(PERIOD).await;
+    assert_eq!(overdue(&stack), ["source-pihole", "source-system", "source-tailscale"]);
+    let error = status(&stack)["last_error"].as_str().unwrap().to_owned();
+    assert!(error.contains("source-pihole overdue, no success for 2m"), "{error}");
+    sleep(14 * PERIOD).await;
+    assert!(overdue(&stack).contains(&"source-weather".to_owned()), "its key would be gone for long");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_reports_under_another_name_is_found_and_recovers() {
+    let stack = Stack::new();
+    stack.start_monitor();
+    sleep(4 * PERIOD + SOON).await;
+    assert!(overdue(&stack).contains(&"source-aranet4".to_owned()));
+    succeed(&stack, "co2");
+    sleep(PERIOD).await;
+    assert!(!overdue(&stack).contains(&"source-aranet4".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_service_is_not_expected() {
+    let stack = Stack::new();
+    let paused = stack.intervals.borrow().keys().map(|service| (service.clone(), None)).collect();
+    stack.intervals.send_replace(Arc::new(paused));
+    stack.start_monitor();
+    sleep(30 * PERIOD).await;
+    assert_eq!(overdue(&stack), [""; 0]);
+    assert_eq!(status(&stack)["last_error"], Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_schedule_is_named_at_once() {
+    let stack = Stack::new();
+    stack.start_monitor();
+    stack.start_dispatcher();
+    sleep(SOON).await;
+    stack.bus.put("config:schedule", &json!({"weather": -5}));
+    stack.bus.send("config:changed", r#"{"section": "schedule"}"#);
+    sleep(SOON).await;
+    let error = status(&stack)["last_error"].as_str().unwrap().to_owned();
+    assert!(error.contains("weather") && error.contains("-5"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redis_that_comes_back_empty_is_told_at_once_and_nobody_is_blamed_for_the_time_between() {
+    let stack = Stack::new();
+    stack.start_monitor();
+    sleep(SOON).await;
+    stack.bus.go_down();
+    sleep(30 * PERIOD).await;
+    stack.bus.forget();
+    stack.bus.come_back();
+    sleep(SOON).await;
+    assert_eq!(status(&stack)["source_id"], "orchestrator");
+    sleep(PERIOD).await;
+    assert_eq!(overdue(&stack), [""; 0]);
+}

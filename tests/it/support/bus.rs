@@ -1,0 +1,219 @@
+//! A Redis in memory: keys that expire on tokio's clock, channels, and a connection that breaks when told to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sense_orchestrator::bus::subscription::{Feed, subscription};
+use sense_orchestrator::bus::{Bus, BusError, Connection, Subscription};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+#[derive(Debug, Clone)]
+enum Stored {
+    Text(String),
+    List(VecDeque<String>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    value: Stored,
+    expires: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    keys: BTreeMap<String, Entry>,
+    feeds: Vec<Feed>,
+    published: Vec<(String, String)>,
+    generation: u64,
+    refuse: Option<&'static str>,
+}
+
+impl State {
+    fn live(&mut self, key: &str) -> Option<&mut Entry> {
+        if self.keys.get(key)?.expires.is_some_and(|at| at <= Instant::now()) {
+            self.keys.remove(key);
+        }
+        self.keys.get_mut(key)
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        match &self.live(key)?.value {
+            Stored::Text(text) => Some(text.clone()),
+            Stored::List(_) => None,
+        }
+    }
+
+    fn deliver(&mut self, channel: &str, payload: &[u8]) -> u64 {
+        self.published.push((channel.to_owned(), String::from_utf8_lossy(payload).into_owned()));
+        self.feeds.retain(|feed| !feed.is_orphan());
+        let payload = Bytes::copy_from_slice(payload);
+        let received = self.feeds.iter().filter(|feed| feed.message(channel, &payload)).count();
+        u64::try_from(received).unwrap()
+    }
+}
+
+/// A Redis in memory.
+#[derive(Debug)]
+pub(crate) struct FakeBus {
+    state: Mutex<State>,
+    connection: watch::Sender<Connection>,
+}
+
+impl FakeBus {
+    /// An empty Redis with a connection that stands.
+    pub(crate) fn new() -> Arc<Self> {
+        let connection = watch::Sender::new(Connection::Down { reason: "not connected yet".into() });
+        let bus = Self { state: Mutex::default(), connection };
+        bus.come_back();
+        Arc::new(bus)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Breaks the connection.
+    pub(crate) fn go_down(&self) {
+        self.connection.send_replace(Connection::Down { reason: "gone".into() });
+    }
+
+    /// Restores the connection.
+    pub(crate) fn come_back(&self) {
+        let mut state = self.state();
+        state.generation += 1;
+        let generation = state.generation;
+        state.feeds.iter().for_each(|feed| feed.live(generation));
+        drop(state);
+        self.connection.send_replace(Connection::Up { generation });
+    }
+
+    /// Forgets all keys, as a restart without persistence does.
+    pub(crate) fn forget(&self) {
+        self.state().keys.clear();
+    }
+
+    /// Refuses all calls of one command from now on, or none.
+    pub(crate) fn refuse(&self, call: Option<&'static str>) {
+        self.state().refuse = call;
+    }
+
+    /// Sets a key from outside.
+    pub(crate) fn put(&self, key: &str, value: &Value) {
+        let value = Stored::Text(value.to_string());
+        self.state().keys.insert(key.into(), Entry { value, expires: None });
+    }
+
+    /// Deletes a key from outside.
+    pub(crate) fn evict(&self, key: &str) {
+        self.state().keys.remove(key);
+    }
+
+    /// The JSON at a key.
+    pub(crate) fn json(&self, key: &str) -> Option<Value> {
+        self.state().text(key).map(|text| serde_json::from_str(&text).expect("the key holds JSON"))
+    }
+
+    /// The values of a list.
+    pub(crate) fn values(&self, key: &str) -> Vec<String> {
+        match self.state().live(key).map(|entry| entry.value.clone()) {
+            Some(Stored::List(values)) => values.into(),
+            Some(Stored::Text(_)) | None => Vec::new(),
+        }
+    }
+
+    /// How long a key still lives; none where it is absent or stays.
+    pub(crate) fn expires_in(&self, key: &str) -> Option<Duration> {
+        self.state().live(key)?.expires.map(|at| at - Instant::now())
+    }
+
+    /// Publishes from outside, any bytes, and returns how many received them.
+    pub(crate) fn send(&self, channel: &str, payload: impl AsRef<[u8]>) -> u64 {
+        self.state().deliver(channel, payload.as_ref())
+    }
+
+    /// What was published on a channel so far, as JSON.
+    pub(crate) fn published(&self, channel: &str) -> Vec<Value> {
+        let state = self.state();
+        let on_channel = state.published.iter().filter(|(on, _)| on == channel);
+        on_channel.map(|(_, payload)| serde_json::from_str(payload).expect("the message is JSON")).collect()
+    }
+
+    fn call(&self, call: &'static str) -> Result<MutexGuard<'_, State>, BusError> {
+        if !self.connection.borrow().is_up() {
+            return Err(BusError::Unavailable { source: "gone".into() });
+        }
+        let state = self.state();
+        match state.refuse {
+            Some(refused) if refused == call => Err(BusError::Refused { call, source: "refused by the test".into() }),
+            _ => Ok(state),
+        }
+    }
+}
+
+impl Bus for FakeBus {
+    fn connection(&self) -> watch::Receiver<Connection> {
+        self.connection.subscribe()
+    }
+
+    fn subscribe(&self, channels: &[String]) -> Subscription {
+        let (feed, subscription) = subscription(channels);
+        let mut state = self.state();
+        if self.connection.borrow().is_up() {
+            feed.live(state.generation);
+        }
+        state.feeds.push(feed);
+        subscription
+    }
+
+    async fn publish(&self, channel: &str, payload: &str) -> Result<u64, BusError> {
+        Ok(self.call("PUBLISH")?.deliver(channel, payload.as_bytes()))
+    }
+
+    async fn get(&self, keys: &[String]) -> Result<Vec<Option<String>>, BusError> {
+        let mut state = self.call("MGET")?;
+        Ok(keys.iter().map(|key| state.text(key)).collect())
+    }
+
+    async fn set(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<(), BusError> {
+        let expires = expires.map(|span| Instant::now() + span);
+        self.call("SET")?.keys.insert(key.into(), Entry { value: Stored::Text(value.into()), expires });
+        Ok(())
+    }
+
+    async fn set_absent(&self, key: &str, value: &str) -> Result<bool, BusError> {
+        let mut state = self.call("SET")?;
+        if state.live(key).is_some() {
+            return Ok(false);
+        }
+        state.keys.insert(key.into(), Entry { value: Stored::Text(value.into()), expires: None });
+        Ok(true)
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), BusError> {
+        let mut state = self.call("DEL")?;
+        keys.iter().for_each(|key| drop(state.keys.remove(key)));
+        Ok(())
+    }
+
+    async fn push(&self, key: &str, value: &str, keep: u16) -> Result<(), BusError> {
+        let mut state = self.call("LPUSH")?;
+        let fresh = || Entry { value: Stored::List(VecDeque::new()), expires: None };
+        state.live(key);
+        match &mut state.keys.entry(key.into()).or_insert_with(fresh).value {
+            Stored::List(values) => {
+                values.push_front(value.into());
+                values.truncate(keep.into());
+                Ok(())
+            }
+            Stored::Text(_) => Err(BusError::Refused { call: "LPUSH", source: "WRONGTYPE".into() }),
+        }
+    }
+
+    async fn heartbeat(&self) -> Result<(), BusError> {
+        self.call("PING").map(drop)
+    }
+}

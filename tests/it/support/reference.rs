@@ -1,0 +1,227 @@
+//! The reference stack on both fakes: its Compose file, the preset, and the dispatcher, seeder and monitor that a test wants.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use sense_orchestrator::action::Allowed;
+use sense_orchestrator::bus::Event;
+use sense_orchestrator::compose;
+use sense_orchestrator::dispatcher::{self, Lifetime, Outputs, Scheduled};
+use sense_orchestrator::monitor;
+use sense_orchestrator::names::ServiceName;
+use sense_orchestrator::report::Problems;
+use sense_orchestrator::runner::{Projects, Runner, RunnerOptions, RunnerStages, ServiceOptions};
+use sense_orchestrator::schedule::Intervals;
+use sense_orchestrator::seeder::Seeder;
+use sense_orchestrator::settings::{Environment, Settings, Sources};
+use sense_orchestrator::spec::Dialect;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::bus::FakeBus;
+use super::engine::{FakeEngine, Script};
+
+const COMPOSE: &str = "
+name: sense
+services:
+  redis: { image: 'busybox:test' }
+  orchestrator: { image: 'busybox:test' }
+  web-gateway: { image: 'busybox:test' }
+  source-tailscale: { image: 'busybox:test', profiles: [poll] }
+  source-pihole: { image: 'busybox:test', profiles: [poll] }
+  source-system: { image: 'busybox:test', profiles: [poll] }
+  source-aranet4: { image: 'busybox:test', profiles: [poll] }
+  source-weather: { image: 'busybox:test', profiles: [poll] }
+  source-camera: { image: 'busybox:test', profiles: [camera] }
+";
+
+/// How often the components look at what they look at regularly.
+pub(crate) const PERIOD: Duration = Duration::from_secs(60);
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// The stack, and what its components were given.
+pub(crate) struct Stack {
+    pub(crate) engine: Arc<FakeEngine>,
+    pub(crate) bus: Arc<FakeBus>,
+    pub(crate) runner: Runner<FakeEngine, FakeBus>,
+    pub(crate) settings: Settings,
+    pub(crate) intervals: watch::Sender<Arc<Intervals>>,
+    pub(crate) problems: watch::Sender<Problems>,
+    pub(crate) intake: CancellationToken,
+    pub(crate) abort: CancellationToken,
+    pub(crate) work: TaskTracker,
+    pub(crate) epoch: Instant,
+    folder: PathBuf,
+}
+
+impl Stack {
+    /// The stack with the preset and no component.
+    pub(crate) fn new() -> Self {
+        Self::with_environment(&[])
+    }
+
+    /// The same with variables in the daemon's environment.
+    pub(crate) fn with_environment(environment: &[(&str, &str)]) -> Self {
+        let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        let sources = Sources { environment: Environment::new(environment), ..Sources::default() };
+        let settings = Settings::load(&sources).expect("the preset is well");
+        let id = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("sense-stack-{}-{id}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("compose.yaml"), COMPOSE).unwrap();
+        let (engine, bus) = (FakeEngine::new(), FakeBus::new());
+        let (intake, abort) = (CancellationToken::new(), CancellationToken::new());
+        let projects = Projects::open(compose::Options { working_dir: folder.clone(), ..Default::default() }).unwrap();
+        let limit = Duration::from_secs(60);
+        let options = RunnerOptions {
+            default: ServiceOptions { limit, proof: None, environment: BTreeMap::new() },
+            services: BTreeMap::new(),
+            tail: 64 * 1024,
+            dialect: Dialect::default(),
+            default_platform: None,
+            proxies: BTreeMap::new(),
+        };
+        let stages = RunnerStages { intake: intake.clone(), abort: abort.clone() };
+        let runner = Runner::new(Arc::clone(&engine), Arc::clone(&bus), projects, options, stages);
+        let intervals = watch::Sender::new(Arc::new(settings.intervals()));
+        Self {
+            engine,
+            bus,
+            runner,
+            settings,
+            intervals,
+            problems: watch::Sender::default(),
+            intake,
+            abort,
+            work: TaskTracker::new(),
+            epoch: Instant::now(),
+            folder,
+        }
+    }
+
+    /// The stack with a dispatcher that listens.
+    pub(crate) async fn dispatching() -> Self {
+        let stack = Self::new();
+        stack.start_dispatcher();
+        sleep(Duration::from_millis(1)).await;
+        stack
+    }
+
+    pub(crate) fn start_dispatcher(&self) -> tokio::task::JoinHandle<()> {
+        self.start_dispatcher_with(|_| {})
+    }
+
+    pub(crate) fn start_dispatcher_with(
+        &self,
+        change: impl FnOnce(&mut dispatcher::Options),
+    ) -> tokio::task::JoinHandle<()> {
+        let sources = ["tailscale", "pihole", "system", "aranet4", "weather", "camera"];
+        let operate: BTreeSet<ServiceName> =
+            sources.iter().map(|source| format!("source-{source}").parse().unwrap()).collect();
+        let mut restart = operate.clone();
+        restart.insert("web-gateway".parse().unwrap());
+        let allowed = Allowed { operate, restart };
+        let schedule = self.settings.intervals().into_iter().map(|(service, default)| {
+            let key = self.settings.service(&service).schedule_key.to_owned();
+            (service, Scheduled { key, default })
+        });
+        let mut options = dispatcher::Options {
+            actions: self.settings.actions.clone(),
+            reactions: self.settings.reactions.clone(),
+            config_changes: self.settings.config_changes.clone(),
+            allowed: Box::new(move || allowed.clone()),
+            schedule: schedule.collect(),
+            max_in_flight: self.settings.commands.max_in_flight,
+            reply_ttl: self.settings.commands.reply_ttl,
+        };
+        change(&mut options);
+        let outputs =
+            Outputs { intervals: self.intervals.clone(), problems: self.problems.clone(), work: self.work.clone() };
+        let lifetime = Lifetime { epoch: self.epoch, period: PERIOD, intake: self.intake.clone() };
+        tokio::spawn(dispatcher::run(Arc::clone(&self.bus), self.runner.clone(), options, outputs, lifetime))
+    }
+
+    pub(crate) fn seeder(&self) -> Seeder<FakeBus> {
+        Seeder::new(Arc::clone(&self.bus), &self.settings.seeds, &self.settings.seed_variables.0)
+    }
+
+    pub(crate) fn start_seeder(&self) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(self.seeder().run(self.epoch, PERIOD, self.intake.clone()))
+    }
+
+    pub(crate) fn start_monitor(&self) -> tokio::task::JoinHandle<()> {
+        let health = &self.settings.health;
+        let services = self.settings.services.iter();
+        let options = monitor::Options {
+            own: "orchestrator".parse().unwrap(),
+            sources: services.filter_map(|(name, own)| Some((name.clone(), own.status.clone()?))).collect(),
+            overdue_factor: health.overdue_factor,
+            remind: health.remind,
+            status_ttl: health.status_ttl,
+        };
+        let inputs = monitor::Inputs { intervals: self.intervals.subscribe(), problems: self.problems.subscribe() };
+        let (bus, runner) = (Arc::clone(&self.bus), self.runner.clone());
+        tokio::spawn(monitor::run(bus, runner, options, inputs, (self.epoch, PERIOD), self.intake.clone()))
+    }
+
+    /// Says what a service's containers do.
+    pub(crate) fn script(&self, service: &str, script: Script) -> &Self {
+        self.engine.script(service, script);
+        self
+    }
+
+    /// Sends a command as the web gateway does: first the command, then the subscription.
+    pub(crate) async fn call(&self, action: &str, params: Value) -> Value {
+        let id = format!("req-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.call_as(&id, action, params).await
+    }
+
+    /// The same with a `request_id` of its own.
+    pub(crate) async fn call_as(&self, id: &str, action: &str, params: Value) -> Value {
+        let command = json!({"action": action, "request_id": id, "params": params, "timestamp": 1.5});
+        self.bus.send("cmd:orchestrator", command.to_string());
+        sleep(Duration::from_millis(30)).await;
+        self.reply(id).await
+    }
+
+    /// Waits for a reply on its channel.
+    pub(crate) async fn reply(&self, id: &str) -> Value {
+        use sense_orchestrator::bus::Bus;
+        let mut replies = self.bus.subscribe(&[reply_channel(id)]);
+        let reply = async {
+            loop {
+                match replies.next().await {
+                    Some(Event::Message(message)) => return serde_json::from_slice(&message.payload).unwrap(),
+                    Some(Event::Gap { .. }) => {}
+                    None => panic!("the bus closed"),
+                }
+            }
+        };
+        timeout(Duration::from_secs(60), reply).await.unwrap_or_else(|_| panic!("no reply to {id}"))
+    }
+
+    /// The interval of a service, in seconds; none while it is paused.
+    pub(crate) fn every(&self, service: &str) -> Option<u64> {
+        self.intervals.borrow()[service].map(|every| every.as_duration().as_secs())
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.intake.cancel();
+        self.abort.cancel();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The channel and key of a reply.
+pub(crate) fn reply_channel(id: &str) -> String {
+    format!("cmd:orchestrator:response:{id}")
+}

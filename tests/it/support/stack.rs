@@ -1,0 +1,111 @@
+//! A Compose project in a folder of its own, and a runner for it on the fakes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use sense_orchestrator::compose::Options;
+use sense_orchestrator::names::ServiceName;
+use sense_orchestrator::report::{RunReport, Trigger};
+use sense_orchestrator::runner::{Projects, RunError, RunRequest, Runner, RunnerOptions, RunnerStages, ServiceOptions};
+use sense_orchestrator::spec::Dialect;
+use tokio_util::sync::CancellationToken;
+
+use super::bus::FakeBus;
+use super::engine::FakeEngine;
+
+/// A folder that is removed with its content when dropped.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("sense-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.0.join(name), text).unwrap();
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A project on the fakes.
+pub(crate) struct Stack {
+    pub(crate) engine: Arc<FakeEngine>,
+    pub(crate) bus: Arc<FakeBus>,
+    pub(crate) folder: Folder,
+    pub(crate) stages: RunnerStages,
+    pub(crate) runner: Runner<FakeEngine, FakeBus>,
+    options: RunnerOptions,
+}
+
+/// A service that needs nothing but its image and the default network.
+pub(crate) const PLAIN: &str = "
+name: p
+services:
+  weather: {image: 'busybox:test', profiles: [poll]}
+  system: {image: 'busybox:test', profiles: [poll]}
+";
+
+impl Stack {
+    /// The project of a Compose file, with 60 s for each run.
+    pub(crate) fn new(compose: &str) -> Self {
+        Self::with(compose, |_| {})
+    }
+
+    /// The same with other options.
+    pub(crate) fn with(compose: &str, change: impl FnOnce(&mut RunnerOptions)) -> Self {
+        let folder = Folder::new();
+        folder.write("compose.yaml", compose);
+        let default = ServiceOptions { limit: Duration::from_mins(1), proof: None, environment: BTreeMap::new() };
+        let mut options = RunnerOptions {
+            default,
+            services: BTreeMap::new(),
+            tail: 64 << 10,
+            dialect: Dialect::default(),
+            default_platform: None,
+            proxies: BTreeMap::new(),
+        };
+        change(&mut options);
+        let (engine, bus) = (FakeEngine::new(), FakeBus::new());
+        Self::over(folder, engine, bus, options)
+    }
+
+    fn over(folder: Folder, engine: Arc<FakeEngine>, bus: Arc<FakeBus>, options: RunnerOptions) -> Self {
+        let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
+        let projects = Projects::open(Options { working_dir: folder.0.clone(), ..Options::default() }).unwrap();
+        let runner = Runner::new(Arc::clone(&engine), Arc::clone(&bus), projects, options.clone(), stages.clone());
+        Self { engine, bus, folder, stages, runner, options }
+    }
+
+    /// The daemon's next life after a kill: nothing is left but the Engine, Redis and the files.
+    pub(crate) fn reborn(self) -> Self {
+        Self::over(self.folder, self.engine, self.bus, self.options)
+    }
+
+    /// Runs a service as the schedule does.
+    pub(crate) async fn run(&self, service: &str) -> Result<RunReport, RunError> {
+        self.run_with(service, &[]).await
+    }
+
+    /// Runs a service with variables.
+    pub(crate) async fn run_with(&self, service: &str, environment: &[(&str, &str)]) -> Result<RunReport, RunError> {
+        let environment = environment.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        self.runner.run(RunRequest { service: name(service), trigger: Trigger::Schedule, environment }).await
+    }
+}
+
+/// A service name.
+pub(crate) fn name(service: &str) -> ServiceName {
+    service.parse().unwrap()
+}
