@@ -29,6 +29,7 @@ mod services;
 
 pub use ledger::Record;
 pub use projects::Projects;
+pub(crate) use run::random as random_bytes;
 
 use claims::Claims;
 use ledger::Ledger;

@@ -9,9 +9,10 @@ use super::{Failed, dialect, engine, project};
 use crate::cli;
 use crate::compose::LoadErrors;
 use crate::engine::{ApiVersion, Engine as _};
-use crate::runner::Projects;
+use crate::runner::{self, Projects};
 use crate::settings::Settings;
-use crate::spec::{self, SpecOptions};
+use crate::spec::render::Rendered;
+use crate::spec::{self, OneOff, Peers, Slug, SpecOptions};
 
 /// The newest API version that we know of, for bodies that no Engine is asked about.
 const NEWEST: ApiVersion = ApiVersion { major: 1, minor: 51 };
@@ -77,9 +78,27 @@ pub(super) async fn render(settings: &Settings, render: &cli::Render) -> Result<
         let reference = spec::image_name(&selected, &render.service, service);
         let image = engine.image(&reference).await.context("the image's id is needed, or --offline")?;
         options.image_id = image.and_then(|image| image.id);
+        let labels = [format!("{}={}", spec::labels::PROJECT, selected.name)];
+        let containers =
+            engine.containers(&labels).await.context("the project's containers are needed, or --offline")?;
+        options.peers = Peers::of(&containers);
+        for path in spec::files::referenced_files(&selected, service) {
+            let content = std::fs::read_to_string(projects.to_client_path(&path));
+            options.client_files.insert(path.clone(), content.with_context(|| format!("cannot read {path}"))?);
+        }
     }
-    let _ = (&options, render.one_off, &render.environment);
-    Err(Failed::Other(anyhow::anyhow!("render needs spec::render")))
+    let container = if render.one_off {
+        let run = OneOff {
+            slug: Slug::new(runner::random_bytes(), &selected.name, &render.service),
+            environment: render.environment.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect(),
+        };
+        spec::one_off(&selected, &render.service, &run, &options)
+    } else {
+        spec::service_container(&selected, &render.service, 1, None, &options)
+    };
+    let rendered = container.and_then(|container| Rendered::new(&selected, container, &options));
+    let json = rendered.context("the service cannot be run as its file says")?.to_json();
+    Ok(print(&json.context("cannot write the body")?.to_string())?)
 }
 
 /// Prints the project as it was understood.

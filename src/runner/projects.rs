@@ -144,7 +144,7 @@ impl Projects {
     }
 
     /// Where we find a file that the Engine's host has at `path`.
-    pub(super) fn to_client_path(&self, path: &str) -> PathBuf {
+    pub fn to_client_path(&self, path: &str) -> PathBuf {
         let path = Path::new(path);
         let moved =
             self.options.host_paths.iter().find_map(|(client, host)| Some(client.join(path.strip_prefix(host).ok()?)));
