@@ -29,7 +29,7 @@ mod services;
 
 pub use ledger::Record;
 pub use projects::Projects;
-pub use run::random;
+pub(crate) use run::random;
 
 use claims::Claims;
 use ledger::Ledger;
