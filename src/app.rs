@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::Stream;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::bus::redis::RedisBus;
@@ -104,11 +105,17 @@ fn runner_options(settings: &Settings, dialect: Dialect) -> RunnerOptions {
             limit: service.timeout,
             proof: service.status.filter(|_| service.check_output).cloned(),
             environment: service.env.cloned().unwrap_or_default(),
+            profile: service.profile.map(str::to_owned),
         };
         (name.clone(), options)
     });
     RunnerOptions {
-        default: ServiceOptions { limit: settings.runs.timeout, proof: None, environment: Default::default() },
+        default: ServiceOptions {
+            limit: settings.runs.timeout,
+            proof: None,
+            environment: Default::default(),
+            profile: None,
+        },
         services: services.collect(),
         tail: settings.runs.tail,
         dialect,
@@ -157,10 +164,8 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let options = runner_options(&settings, dialect);
     let runner = Runner::new(Arc::clone(&engine), Arc::clone(&bus), projects, options, runner_stages);
 
-    supervisor.start("bus", {
-        let (bus, stages) = (Arc::clone(&bus), stages.clone());
-        async move { bus.run(stages.abort).await }
-    });
+    let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
+    let connected = redis.run(closing.clone());
     let parts = Parts {
         settings: settings.clone(),
         runner: runner.clone(),
@@ -170,5 +175,12 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     };
     parts.start(&mut supervisor);
     supervisor.start("health", health::answer(settings.clone(), runner, bus, stages.intake.clone()));
-    supervisor.run(signals, settings.shutdown.grace).await.context("the daemon ended").map_err(Failed::Other)
+    // The connection outlives every component: the last replies go over it.
+    let supervised = async {
+        let ended = supervisor.run(signals, settings.shutdown.grace).await;
+        closing.cancel();
+        ended
+    };
+    let (ended, ()) = tokio::join!(supervised, connected);
+    ended.context("the daemon ended").map_err(Failed::Other)
 }

@@ -58,16 +58,20 @@ fn rule(path: &KeyPath<'_>) -> Rule {
 
 /// Lays `over` on `base`. What cannot be overridden is reported, and stays as it was.
 pub(super) fn merge(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
-    if over.is_null() {
-        return;
-    }
-    if base.is_null() {
+    let rule = rule(path);
+    // Null keeps the earlier value, but where the later one counts whole.
+    if base.is_null() || matches!(rule, Rule::Replace) {
         *base = over;
         return;
     }
-    match rule(path) {
-        Rule::General => general(base, over, path, errors),
-        Rule::Replace => *base = over,
+    if over.is_null() {
+        if matches!(rule, Rule::Logging) {
+            errors.push(LoadError::new(format!("cannot override {path} with nothing")).at(&over.place).of(path));
+        }
+        return;
+    }
+    match rule {
+        Rule::General | Rule::Replace => general(base, over, path, errors),
         Rule::Pairs => {
             let (mut items, more) = (pairs(base), pairs(&over));
             items.extend(more);

@@ -11,7 +11,10 @@
 mod architecture;
 mod bus;
 mod commands;
+mod compose;
 mod config_changes;
+mod contract;
+mod daemon;
 mod engine;
 mod health;
 mod lifecycle;
@@ -20,4 +23,5 @@ mod scheduling;
 mod seeding;
 mod settings;
 mod shutdown;
+mod spec;
 mod support;
