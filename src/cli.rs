@@ -75,9 +75,9 @@ pub struct Render {
     #[arg(long)]
     pub one_off: bool,
 
-    /// Environment variable of the container, over the Compose file's; may be repeated. KEY alone takes our own value
-    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = variable)]
-    pub environment: Vec<(String, Option<String>)>,
+    /// Environment variable of the one-off, over the Compose file's; may be repeated
+    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = variable, requires = "one_off")]
+    pub environment: Vec<(String, String)>,
 
     /// Engine API version to write for, such as 1.41; without it the Engine's own, and the newest when --offline
     #[arg(long, value_name = "VERSION", value_parser = api_version)]
@@ -137,12 +137,11 @@ impl Cli {
     }
 }
 
-fn variable(text: &str) -> Result<(String, Option<String>), String> {
-    let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_owned())));
-    if name.is_empty() {
-        return Err("the name of the variable is missing".into());
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it like KEY=VALUE".into()),
     }
-    Ok((name.to_owned(), value))
 }
 
 fn api_version(text: &str) -> Result<ApiVersion, String> {
@@ -185,18 +184,24 @@ mod tests {
 
     #[test]
     fn render_takes_variables_and_a_version() {
-        let cli = parse("render web --one-off -e A=b=c -e HOME --api-version 1.41 --offline").unwrap();
+        let cli = parse("render web --one-off -e A=b=c -e B= --api-version 1.41 --offline").unwrap();
         let Command::Render(render) = cli.into_command() else { panic!("not render") };
-        assert_eq!(render.environment, [("A".into(), Some("b=c".into())), ("HOME".into(), None)]);
+        assert_eq!(render.environment, [("A".into(), "b=c".into()), ("B".into(), String::new())]);
         assert_eq!(render.api_version, Some(ApiVersion { major: 1, minor: 41 }));
         assert!(render.one_off && render.offline);
     }
 
     #[test]
     fn wrong_usage_is_exit_code_2() {
-        for line in
-            ["nonsense", "render", "render a/b", "render web -e =x", "render web --api-version new", "--frobnicate"]
-        {
+        for line in [
+            "nonsense",
+            "render",
+            "render a/b",
+            "render web -e =x",
+            "render web -e HOME",
+            "render web --api-version new",
+            "--frobnicate",
+        ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }

@@ -139,4 +139,17 @@ mod tests {
             assert!(read(text).is_err(), "{text}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_span_or_an_error(text in ".*") {
+            let _ = span(&text);
+        }
+
+        #[test]
+        fn a_span_reads_back_what_humantime_writes(milliseconds in 0_u64..30 * 86_400_000) {
+            let written = Duration::from_millis(milliseconds);
+            proptest::prop_assert_eq!(span(&humantime::format_duration(written).to_string()), Ok(written));
+        }
+    }
 }

@@ -10,6 +10,7 @@ use figment::value::{Dict, Value};
 use serde::Deserialize;
 
 use crate::action::{Actions, ConfigChanges, Reactions};
+use crate::bus::redis::Address;
 use crate::names::{ServiceName, SourceId};
 use crate::schedule::{Interval, Intervals};
 use crate::seeder::seed::Seeds;
@@ -17,6 +18,7 @@ use crate::seeder::seed::Seeds;
 mod check;
 mod environment;
 mod error;
+mod file;
 mod layers;
 mod merged;
 mod places;
@@ -26,7 +28,6 @@ mod sections;
 
 pub use environment::{Environment, SettingsWarning};
 pub use error::{Place, Problem, SettingsError, SettingsErrors, Source};
-pub use redis::{Redis, RedisAddress};
 pub use scalar::Variables;
 pub use sections::{
     Color, Commands, Compose, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs, Scheduler,
@@ -81,7 +82,7 @@ pub struct Settings {
     /// How the Engine is reached.
     pub docker: Docker,
     /// How Redis is reached.
-    pub redis: Redis,
+    pub redis: Address,
     /// How scheduled runs are started.
     pub scheduler: Scheduler,
     /// What holds for every run.
@@ -199,7 +200,7 @@ impl Settings {
 fn layers(sources: &Sources, faults: &mut Vec<SettingsError>) -> (Vec<Layer>, Vec<SettingsWarning>) {
     let mut layers: Vec<Layer> = Layer::yaml(Source::Defaults, DEFAULTS, faults).into_iter().collect();
     let defaults = layers.first().map(|layer| layer.values.clone()).unwrap_or_default();
-    let file = file(sources, faults).and_then(|(source, text)| Layer::yaml(source, &text, faults));
+    let file = named_file(sources, faults).and_then(|(source, text)| Layer::yaml(source, &text, faults));
     let preset = preset(sources, file.as_ref(), &defaults);
     if let Some((name, text)) = PRESETS.iter().find(|(name, _)| Some(*name) == preset.as_deref()) {
         layers.extend(Layer::yaml(Source::Preset((*name).into()), text, faults));
@@ -218,9 +219,10 @@ fn layers(sources: &Sources, faults: &mut Vec<SettingsError>) -> (Vec<Layer>, Ve
     layers.extend(variables_either(variables, faults));
     for argument in &sources.arguments {
         let path: Vec<String> = argument.key.split('.').map(str::to_owned).collect();
+        let is_list = |value: &Value| matches!(value, Value::Array(..));
         let value = match argument.values.as_slice() {
-            [one] => Value::from(one.as_str()),
-            many => Value::from(many.to_vec()),
+            [one] if !merged::find(&defaults, &path).is_some_and(is_list) => Value::from(one.as_str()),
+            values => Value::from(values.to_vec()),
         };
         layers.push(Layer::single(Source::Argument(argument.option), &path, value));
     }
@@ -228,13 +230,13 @@ fn layers(sources: &Sources, faults: &mut Vec<SettingsError>) -> (Vec<Layer>, Ve
 }
 
 /// The user's file and its text.
-fn file(sources: &Sources, faults: &mut Vec<SettingsError>) -> Option<(Source, String)> {
+fn named_file(sources: &Sources, faults: &mut Vec<SettingsError>) -> Option<(Source, String)> {
     let (path, source) = match (&sources.file, sources.environment.raw(environment::CONFIG)) {
         (Some(path), _) => (path.clone(), Source::Argument("--config")),
         (None, Some(path)) => (PathBuf::from(path), Source::Variable(environment::CONFIG.into())),
         (None, None) => return None,
     };
-    match std::fs::read_to_string(&path) {
+    match file::settings(&path) {
         Ok(text) => Some((Source::File(path), text)),
         Err(reason) => {
             let problem = Problem::Unreadable { file: path, reason };

@@ -5,14 +5,16 @@
 
 mod map;
 mod scalar;
+mod tabs;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput};
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, StructureStyle};
 
 pub use self::map::{Entry, Map};
+use self::tabs::{Misplaced, Tabs};
 
 /// Where a value or key stands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -204,6 +206,8 @@ pub enum YamlErrorKind {
     ComplexKey,
     #[error("map merge requires map or sequence of maps as the value")]
     MergeValue,
+    #[error("unknown anchor '{0}' referenced")]
+    UnknownAnchor(String),
     #[error("alias refers to the value that it is part of")]
     Cycle,
     #[error("cannot decode {found} `{text}` as a {tag}")]
@@ -232,18 +236,21 @@ fn location(path: &str) -> String {
 pub fn parse(file: Arc<str>, text: &str, limits: &Limits) -> Result<Vec<Node>, YamlError> {
     let mut options = Options::default();
     options.block_scalar_eof_without_line_feed = true;
+    options.emit_unresolved_aliases = true;
     let mut builder = Builder {
         parser: Parser::new_from_str_with_options(text, options),
         file,
         limits: *limits,
         spent: Cost::default(),
         anchors: HashMap::new(),
+        tabs: None,
     };
     if text.len() > limits.bytes {
         let place = Place { file: Arc::clone(&builder.file), line: 1, column: 1 };
         let kind = YamlErrorKind::TooLarge { bytes: text.len(), limit: limits.bytes };
         return Err(YamlError { place, kind });
     }
+    builder.tabs = Tabs::of(text);
     let mut documents = Vec::new();
     while let Some((event, span)) = builder.next()? {
         match event {
@@ -253,7 +260,10 @@ pub fn parse(file: Arc<str>, text: &str, limits: &Limits) -> Result<Vec<Node>, Y
             event => documents.push(builder.node(event, span, 0)?),
         }
     }
-    Ok(documents)
+    match builder.tabs.as_ref().and_then(Tabs::misplaced) {
+        Some(tab) => Err(builder.misplaced(&tab)),
+        None => Ok(documents),
+    }
 }
 
 /// What a value takes of the budget.
@@ -275,6 +285,8 @@ struct Builder<'a> {
     limits: Limits,
     spent: Cost,
     anchors: HashMap<usize, Anchored>,
+    /// Only of a text that has tabs.
+    tabs: Option<Tabs<'a>>,
 }
 
 impl<'a> Builder<'a> {
@@ -314,6 +326,25 @@ impl<'a> Builder<'a> {
         YamlError { place: self.place(span), kind }
     }
 
+    fn misplaced(&self, tab: &Misplaced) -> YamlError {
+        let place = self.place_at(tab.line, tab.column);
+        YamlError { place, kind: YamlErrorKind::Syntax(tab.message.to_owned()) }
+    }
+
+    /// Tells the look-out for tabs what was read.
+    fn watch_tabs(&mut self, event: &Event<'a>, span: Span) -> Result<(), YamlError> {
+        let Some(tabs) = &mut self.tabs else { return Ok(()) };
+        let misplaced = tabs.before(span);
+        match event {
+            Event::Scalar(_, style, ..) => tabs.scalar(span, *style == ScalarStyle::Plain),
+            Event::SequenceStart(style, ..) | Event::MappingStart(style, ..) => {
+                tabs.open(span, *style == StructureStyle::Flow);
+            }
+            _ => {}
+        }
+        misplaced.map_or(Ok(()), |tab| Err(self.misplaced(&tab)))
+    }
+
     fn spend(&mut self, span: Span, cost: Cost) -> Result<(), YamlError> {
         self.spent.nodes = self.spent.nodes.saturating_add(cost.nodes);
         self.spent.text = self.spent.text.saturating_add(cost.text);
@@ -331,9 +362,13 @@ impl<'a> Builder<'a> {
         let before = self.spent;
         let text = if let Event::Scalar(text, ..) = &event { text.len() } else { 0 };
         self.spend(span, Cost { nodes: 1, text })?;
+        self.watch_tabs(&event, span)?;
         let place = self.place(span);
         let (anchor, tag, kind) = match event {
             Event::Alias(anchor) => return self.alias(anchor, span),
+            Event::UnresolvedAlias(name) => {
+                return Err(self.error(span, YamlErrorKind::UnknownAnchor(name.into_owned())));
+            }
             Event::Scalar(text, style, anchor, tag) => {
                 let tag = tag.as_deref();
                 let kind = scalar::read(&text, style == ScalarStyle::Plain, tag)
@@ -343,12 +378,13 @@ impl<'a> Builder<'a> {
             Event::SequenceStart(_, anchor, tag) => {
                 let mut items = Vec::new();
                 loop {
-                    let (event, span) = self.inner(span)?;
+                    let (event, item_span) = self.inner(span)?;
                     if event == Event::SequenceEnd {
+                        self.close(span, item_span);
                         break;
                     }
                     let index = items.len();
-                    items.push(self.node(event, span, depth + 1).map_err(|e| inside(e, &format!("[{index}]")))?);
+                    items.push(self.node(event, item_span, depth + 1).map_err(|e| inside(e, &format!("[{index}]")))?);
                 }
                 (anchor, tag.as_deref().and_then(compose_tag), Kind::Seq(items))
             }
@@ -387,6 +423,12 @@ impl<'a> Builder<'a> {
         }
     }
 
+    fn close(&mut self, start: Span, end: Span) {
+        if let Some(tabs) = &mut self.tabs {
+            tabs.close(start, end);
+        }
+    }
+
     fn mapping(&mut self, outer: Span, depth: usize) -> Result<Map, YamlError> {
         let mut map = Map::default();
         let mut spelled: HashMap<String, u32> = HashMap::new();
@@ -394,6 +436,7 @@ impl<'a> Builder<'a> {
         loop {
             let (event, key_span) = self.inner(outer)?;
             if event == Event::MappingEnd {
+                self.close(outer, key_span);
                 break;
             }
             let key = self.key(event, key_span, depth)?;
@@ -640,8 +683,43 @@ mod tests {
                 error("\ta: b"),
             ]
             .join("\n"),
-            @""
+            @r#"
+        f.yaml:4:3: mapping key "c" already defined at line 3
+        f.yaml:1:9: map merge requires map or sequence of maps as the value
+        f.yaml:1:17: mapping key "<<" already defined at line 1
+        f.yaml:4:10: non-string key in services.a.environment[0]: 1
+        f.yaml:1:1: non-string key at top level: null
+        f.yaml:1:3: invalid map key: a mapping or list cannot be a key
+        f.yaml:1:8: alias refers to the value that it is part of
+        f.yaml:1:4: unknown anchor 'b' referenced
+        f.yaml:1:10: cannot decode !!float `1.5` as a !!int
+        f.yaml:1:4: unclosed quote
+        f.yaml:1:1: found character that cannot start any token: a tab, where only spaces indent
+        "#
         );
+    }
+
+    #[test]
+    fn a_tab_does_not_indent() {
+        for text in
+            ["\ta: b", "a:\n\tb: c", "a:\n  \t\n", "a: 'x'\n\t# c\n", "a:\n  -\tb\n", "a:\n- \t- b\n", "a: b\n\t\n"]
+        {
+            assert!(matches!(read(text).unwrap_err().kind, YamlErrorKind::Syntax(_)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_tab_within_or_behind_a_value_is_let_be() {
+        for text in [
+            "a:\tb\t# c\n",
+            "{\n\ta: b,\n\tc: [\n\t\td ] }\n",
+            "a: |\n  b\n  \tc\n",
+            "a: 'b\n\tc'\n",
+            "a: b\n \t\n \t# c\n",
+            "a: b\n \tc\n",
+        ] {
+            assert!(read(text).is_ok(), "{text:?} {:?}", read(text));
+        }
     }
 
     #[test]

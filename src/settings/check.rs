@@ -7,14 +7,13 @@ use secrecy::SecretString;
 
 use super::environment::{self, Environment, SettingsWarning};
 use super::error::{self, Place, Problem, SettingsError, Source};
+use super::file;
 use super::merged::Merged;
 use super::sections::{Docker, DockerHost, RawRedis, Services};
-use super::{PRESETS, Raw, Redis, Settings, Variables, redis};
+use super::{PRESETS, Raw, Settings, Variables, redis};
+use crate::bus::redis::Address;
 use crate::names::ServiceName;
 use crate::seeder::seed::Seeds;
-
-/// Largest file that can be a secret, in bytes.
-const MAX_SECRET: u64 = 64 * 1024;
 
 /// What the checks need, and where their errors go.
 pub(super) struct Check<'a> {
@@ -119,7 +118,7 @@ impl Check<'_> {
         }
     }
 
-    fn redis(&mut self, raw: RawRedis) -> Option<Redis> {
+    fn redis(&mut self, raw: RawRedis) -> Option<Address> {
         let password = match (raw.password, raw.password_file) {
             (_, Some(file)) => self.secret(&["redis", "password_file"], &file).map(|text| ("password_file", text)),
             (password, None) => password.map(|password| ("password", password)),
@@ -157,11 +156,11 @@ impl Check<'_> {
     }
 
     /// The text of a secret's file, without the line break at its end.
-    fn secret(&mut self, path: &[&str], file: &Path) -> Option<SecretString> {
-        match read_secret(file) {
+    fn secret(&mut self, path: &[&str], holder: &Path) -> Option<SecretString> {
+        match file::secret(holder) {
             Ok(secret) => Some(secret.into()),
             Err(reason) => {
-                self.fault(path, Problem::Unreadable { file: file.to_owned(), reason });
+                self.fault(path, Problem::Unreadable { file: holder.to_owned(), reason });
                 None
             }
         }
@@ -182,10 +181,10 @@ impl Check<'_> {
                     Ok(value) => drop(values.insert(name.clone(), value)),
                     Err(_) => self.variable_fault(name, &path, Problem::NotUtf8),
                 },
-                (None, Some(file)) => match read_secret(Path::new(&file)) {
+                (None, Some(holder)) => match file::secret(Path::new(&holder)) {
                     Ok(value) => drop(values.insert(name.clone(), value)),
                     Err(reason) => {
-                        self.variable_fault(&by_file, &path, Problem::Unreadable { file: file.into(), reason });
+                        self.variable_fault(&by_file, &path, Problem::Unreadable { file: holder.into(), reason });
                     }
                 },
                 (None, None) => {}
@@ -204,17 +203,4 @@ impl Check<'_> {
         let place = Place { source: Source::Variable(variable.into()), line: None };
         self.faults.push(SettingsError { place, key: path.join("."), problem });
     }
-}
-
-fn read_secret(file: &Path) -> std::io::Result<String> {
-    use std::io::Read;
-    let mut text = String::new();
-    let mut open = std::fs::File::open(file)?.take(MAX_SECRET + 1);
-    open.read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_SECRET {
-        return Err(std::io::Error::other("larger than 64 KiB"));
-    }
-    let end = text.trim_end_matches(['\n', '\r']).len();
-    text.truncate(end);
-    Ok(text)
 }

@@ -144,6 +144,13 @@ pub struct SettingsWarning {
     pub nearest: Option<String>,
 }
 
+impl std::fmt::Display for SettingsWarning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: no service has this schedule key", self.variable)?;
+        self.nearest.as_ref().map_or(Ok(()), |nearest| write!(f, "; did you mean `{nearest}`?"))
+    }
+}
+
 /// What the environment says.
 #[derive(Default)]
 pub(super) struct Said {

@@ -15,7 +15,7 @@ use super::places::Places;
 pub(super) struct Merged {
     figment: Figment,
     value: Value,
-    defaults: Value,
+    defaults: Dict,
     layers: Vec<(String, Source, Places)>,
 }
 
@@ -35,9 +35,7 @@ impl Merged {
         Self {
             figment,
             value,
-            defaults: layers
-                .first()
-                .map_or_else(|| Value::from(Dict::new()), |layer| Value::from(layer.values.clone())),
+            defaults: layers.first().map(|layer| layer.values.clone()).unwrap_or_default(),
             layers: layers
                 .iter()
                 .map(|layer| (layer.source.to_string(), layer.source.clone(), layer.places.clone()))
@@ -89,7 +87,7 @@ impl Merged {
             if !removed.explains(&path, &error.kind) {
                 faults.push(self.explain(&path, &error.kind));
             }
-            let default = find(&self.defaults, &path).filter(|default| find(&value, &error.path) != Some(default));
+            let default = find(&self.defaults, &path).filter(|default| find_in(&value, &error.path) != Some(default));
             let amended = match default {
                 Some(default) => replace(&mut value, &error.path, default.clone()),
                 None => removed.take(&mut value, &error.path, path),
@@ -162,12 +160,14 @@ impl Merged {
     }
 }
 
-/// Paths of all keys below `value`.
-fn paths(value: &Value, path: &mut Vec<String>, out: &mut Vec<Vec<String>>) {
-    for (key, value) in value.as_dict().into_iter().flatten() {
+/// Paths of all keys in `values` and below.
+fn paths(values: &Dict, path: &mut Vec<String>, out: &mut Vec<Vec<String>>) {
+    for (key, value) in values {
         path.push(key.clone());
         out.push(path.clone());
-        paths(value, path, out);
+        if let Value::Dict(_, values) = value {
+            paths(values, path, out);
+        }
         path.pop();
     }
 }
@@ -180,7 +180,13 @@ fn child<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     }
 }
 
-fn find<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
+/// The value at `path` in `values`.
+pub(super) fn find<'a>(values: &'a Dict, path: &[String]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    find_in(values.get(first)?, rest)
+}
+
+fn find_in<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter().try_fold(value, |value, key| child(value, key))
 }
 

@@ -1,61 +1,17 @@
 //! The address and credentials of Redis.
 
-use std::fmt;
-use std::path::PathBuf;
-
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::bus::redis::{Address, Endpoint};
 
 /// The port of `redis://host` without one.
 const DEFAULT_PORT: u16 = 6379;
-
-/// How Redis is reached; neither `Debug` nor `Display` shows a password.
-#[derive(Debug, Clone)]
-pub struct Redis {
-    /// Where it listens.
-    pub address: RedisAddress,
-    /// TLS; for [`RedisAddress::Tcp`] only.
-    pub tls: bool,
-    /// User of the ACL; none: the default user.
-    pub username: Option<String>,
-    /// Password of that user.
-    pub password: Option<SecretString>,
-    /// Number of the database; none: not said, 0.
-    pub database: Option<u16>,
-}
-
-/// Where Redis listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RedisAddress {
-    /// Host and port.
-    Tcp {
-        /// Name or IP address, IPv6 without brackets.
-        host: String,
-        /// The port.
-        port: u16,
-    },
-    /// Path of a socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Redis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let database = self.database.unwrap_or(0);
-        match &self.address {
-            RedisAddress::Tcp { host, port } => {
-                let scheme = if self.tls { "rediss" } else { "redis" };
-                let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-                write!(f, "{scheme}://{open}{host}{close}:{port}/{database}")
-            }
-            RedisAddress::Unix(path) => write!(f, "unix://{}?db={database}", path.display()),
-        }
-    }
-}
 
 /// Reads a Redis URL.
 ///
 /// # Errors
 /// What is wrong with it, without a word of the URL: any part of a broken one may be the password.
-pub(super) fn parse(url: &SecretString) -> Result<Redis, String> {
+pub(super) fn parse(url: &SecretString) -> Result<Address, String> {
     const SCHEMES: &str = "redis://, rediss:// or unix://";
     let (scheme, rest) = url.expose_secret().trim().split_once("://").ok_or(format!("must start with {SCHEMES}"))?;
     let (tls, unix) = match scheme {
@@ -73,7 +29,7 @@ pub(super) fn parse(url: &SecretString) -> Result<Redis, String> {
         Some((username, password)) => (decode(username)?, decode(password)?),
         None => (String::new(), String::new()),
     };
-    let (address, database) = if unix {
+    let (endpoint, database) = if unix {
         if !host.is_empty() || path.len() < 2 {
             return Err("a socket needs an absolute path: unix:///path".into());
         }
@@ -81,7 +37,7 @@ pub(super) fn parse(url: &SecretString) -> Result<Redis, String> {
             Some(query) => Some(query.strip_prefix("db=").ok_or("the only thing after `?` can be `db=NUMBER`")?),
             None => None,
         };
-        (RedisAddress::Unix(path.into()), database)
+        (Endpoint::Unix(path.into()), database)
     } else {
         if query.is_some() {
             return Err("nothing may follow a `?` here; a password with one is written with %3F".into());
@@ -90,8 +46,8 @@ pub(super) fn parse(url: &SecretString) -> Result<Redis, String> {
     };
     // fred's limit; Redis itself has 16 databases where nothing else is configured.
     let database = database.map(str::parse::<u8>).transpose();
-    Ok(Redis {
-        address,
+    Ok(Address {
+        endpoint,
         tls,
         username: Some(username).filter(|username| !username.is_empty()),
         password: Some(password).filter(|password| !password.is_empty()).map(SecretString::from),
@@ -99,7 +55,7 @@ pub(super) fn parse(url: &SecretString) -> Result<Redis, String> {
     })
 }
 
-fn tcp(authority: &str) -> Result<RedisAddress, String> {
+fn tcp(authority: &str) -> Result<Endpoint, String> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or("the host has a `[` without its `]`")?;
@@ -114,7 +70,7 @@ fn tcp(authority: &str) -> Result<RedisAddress, String> {
         None | Some("") => DEFAULT_PORT,
         Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or("the port is not a number from 1 to 65535")?,
     };
-    Ok(RedisAddress::Tcp { host: decode(host)?, port })
+    Ok(Endpoint::Tcp(decode(host)?, port))
 }
 
 /// Replaces `%41` by `A`.
@@ -138,14 +94,18 @@ fn decode(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn read(url: &str) -> Result<Redis, String> {
+    fn read(url: &str) -> Result<Address, String> {
         parse(&SecretString::from(url))
+    }
+
+    fn tcp(host: &str, port: u16) -> Endpoint {
+        Endpoint::Tcp(host.into(), port)
     }
 
     #[test]
     fn every_part_of_a_url_is_read() {
         let redis = read("rediss://me:p%40ss%2F@host:7000/3").unwrap();
-        assert_eq!(redis.address, RedisAddress::Tcp { host: "host".into(), port: 7000 });
+        assert_eq!(redis.endpoint, tcp("host", 7000));
         assert!(redis.tls);
         assert_eq!(redis.username.as_deref(), Some("me"));
         assert_eq!(redis.password.as_ref().unwrap().expose_secret(), "p@ss/");
@@ -154,15 +114,25 @@ mod tests {
 
     #[test]
     fn what_a_url_leaves_out_has_its_default() {
-        for url in ["redis://host", "redis://host:6379", "redis://host/", "valkey://host", "redis://:@host"] {
+        for url in
+            ["redis://host", "redis://host:6379", "redis://host/", "valkey://host", "redis://:@host", "redis://host:"]
+        {
             let redis = read(url).unwrap();
-            assert_eq!(redis.to_string(), "redis://host:6379/0", "{url}");
+            assert_eq!((redis.endpoint, redis.tls), (tcp("host", 6379), false), "{url}");
             assert!(redis.username.is_none() && redis.password.is_none() && redis.database.is_none(), "{url}");
         }
-        assert_eq!(read("redis://[::1]:1").unwrap().to_string(), "redis://[::1]:1/0");
-        assert_eq!(read("redis://[::1]").unwrap().to_string(), "redis://[::1]:6379/0");
-        assert_eq!(read("redis+unix:///run/r.sock?db=2").unwrap().to_string(), "unix:///run/r.sock?db=2");
+        assert_eq!(read("redis://[::1]:1").unwrap().endpoint, tcp("::1", 1));
+        assert_eq!(read("redis://[::1]").unwrap().endpoint, tcp("::1", 6379));
+    }
+
+    #[test]
+    fn a_socket_is_read_with_its_database_and_credentials() {
+        for url in ["unix:///run/r.sock?db=2", "redis+unix://me:x@/run/r.sock?db=2"] {
+            let redis = read(url).unwrap();
+            assert_eq!((redis.endpoint, redis.database), (Endpoint::Unix("/run/r.sock".into()), Some(2)), "{url}");
+        }
         assert_eq!(read("unix:///run/r.sock").unwrap().database, None);
+        assert_eq!(read("unix://me:x@/s").unwrap().password.unwrap().expose_secret(), "x");
     }
 
     #[test]
@@ -198,6 +168,22 @@ mod tests {
     #[test]
     fn no_form_of_it_shows_the_password() {
         let redis = read("redis://me:s3cret@host").unwrap();
-        assert!(!format!("{redis:?} {redis}").contains("s3cret"));
+        assert!(!format!("{redis:?}").contains("s3cret"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn credentials_of_any_text_are_read_back(username in ".{0,20}", password in ".{0,20}") {
+            let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+            let redis = read(&format!("redis://{}:{}@host", encoded(&username), encoded(&password))).unwrap();
+            proptest::prop_assert_eq!(redis.username.unwrap_or_default(), username);
+            let read_back = redis.password.map(|password| password.expose_secret().to_owned());
+            proptest::prop_assert_eq!(read_back.unwrap_or_default(), password);
+        }
+
+        #[test]
+        fn any_text_is_a_url_or_an_error(url in "(redis|rediss|unix|.*)://.*") {
+            let _ = read(&url);
+        }
     }
 }

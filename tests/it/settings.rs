@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use sense_orchestrator::bus::redis::Endpoint;
 use sense_orchestrator::names::ServiceName;
+use sense_orchestrator::schedule::Interval;
 use sense_orchestrator::settings::{
     Argument, Color, DEFAULTS, DockerHost, Environment, Every, FirstRun, Problem, Settings, SettingsErrors, Sources,
 };
@@ -54,7 +56,7 @@ fn service(name: &str) -> ServiceName {
 }
 
 fn every(settings: &Settings, name: &str) -> Option<Duration> {
-    settings.service(&service(name)).every.map(|interval| interval.as_duration())
+    settings.service(&service(name)).every.map(Interval::as_duration)
 }
 
 #[test]
@@ -117,9 +119,14 @@ fn each_layer_is_over_those_before_it() {
     assert_eq!(settings.compose.profiles, ["ours", "too"]);
     assert_eq!(settings.compose.files, [Path::new("a.yaml"), Path::new("b.yaml")]);
 
-    let values = vec!["option".to_owned()];
-    sources.arguments = vec![Argument { option: "--profile", key: "compose.profiles", values }];
-    assert_eq!(Settings::load(&sources).unwrap().compose.profiles, ["option"]);
+    let argument = |option, key, value: &str| Argument { option, key, values: vec![value.to_owned()] };
+    sources.arguments = vec![
+        argument("--file", "compose.files", "one,with a comma.yaml"),
+        argument("--project-name", "compose.project_name", "named"),
+    ];
+    let settings = Settings::load(&sources).unwrap();
+    assert_eq!(settings.compose.files, [Path::new("one,with a comma.yaml")]);
+    assert_eq!(settings.compose.project_name.unwrap().as_str(), "named");
 }
 
 #[test]
@@ -152,7 +159,8 @@ fn every_well_known_variable_reaches_its_key() {
         ("SCHEDULE_WEATHER", "10m"),
     ])
     .unwrap();
-    assert_eq!(settings.redis.to_string(), "rediss://cache:7000/0");
+    assert_eq!(settings.redis.endpoint, Endpoint::Tcp("cache".into(), 7000));
+    assert!(settings.redis.tls);
     assert_eq!(settings.redis.username.as_deref(), Some("me"));
     assert_eq!(settings.redis.password.unwrap().expose_secret(), "0123");
     assert_eq!(settings.docker.host, DockerHost::Tcp("engine:2376".into()));
@@ -251,7 +259,7 @@ fn a_stronger_layers_secret_replaces_the_file_of_a_weaker_one() {
     let file = folder.write("s.yaml", "redis: { password_file: /nowhere, url_file: /nowhere }");
     let environment = environment(&[("REDIS_PASSWORD", "abc"), ("REDIS_URL", "redis://cache")]);
     let settings = Settings::load(&Sources { file: Some(file), environment, ..Sources::default() }).unwrap();
-    assert_eq!(settings.redis.to_string(), "redis://cache:6379/0");
+    assert_eq!(settings.redis.endpoint, Endpoint::Tcp("cache".into(), 6379));
     assert_eq!(settings.redis.password.unwrap().expose_secret(), "abc");
 }
 
@@ -311,6 +319,8 @@ fn a_schedule_variable_without_a_service_is_a_warning() {
     let settings = with_variables(&[("SCHEDULE_WETHER", "3"), ("SCHEDULE_OF_THE_BAND", "x")]).unwrap();
     let warnings: Vec<_> =
         settings.warnings.iter().map(|warning| (warning.variable.as_str(), warning.nearest.as_deref())).collect();
+    let told = settings.warnings.last().unwrap().to_string();
+    assert_eq!(told, "SCHEDULE_WETHER: no service has this schedule key; did you mean `SCHEDULE_WEATHER`?");
     assert_eq!(warnings, [("SCHEDULE_OF_THE_BAND", None), ("SCHEDULE_WETHER", Some("SCHEDULE_WEATHER"))]);
 }
 
@@ -404,6 +414,9 @@ fn a_file_that_cannot_be_read_is_an_error_that_names_who_asked_for_it() {
     let binary = folder.write("binary", [0xff, 0xfe, 0x00]);
     let errors = Settings::load(&Sources { file: Some(binary), ..Sources::default() }).unwrap_err().to_string();
     assert!(errors.starts_with("--config: cannot read "), "{errors}");
+    let endless = Sources { file: Some("/dev/zero".into()), ..Sources::default() };
+    let errors = Settings::load(&endless).unwrap_err().to_string();
+    assert_eq!(errors, "--config: cannot read /dev/zero: larger than 1024 KiB");
 }
 
 #[cfg(unix)]
@@ -487,8 +500,10 @@ fn every_variable_that_the_defaults_name_is_in_the_reference() {
 
 fn blocks(language: &str) -> impl Iterator<Item = &'static str> {
     let fence = format!("```{language}\n");
-    let starts: Vec<usize> = REFERENCE.match_indices(&fence).map(|(start, _)| start + fence.len()).collect();
-    starts.into_iter().map(|start| REFERENCE[start..].split("```").next().unwrap())
+    REFERENCE
+        .split("\n```")
+        .filter_map(move |part| format!("```{part}").starts_with(&fence).then(|| part.split_once('\n'))?)
+        .map(|(_, text)| text)
 }
 
 #[test]
