@@ -118,8 +118,8 @@ impl RunId {
     /// The id of six random bytes.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 6]) -> Self {
-        let [a, b, c, d, e, f] = bytes;
-        Self(format!("{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}").into())
+        let number = bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        Self(format!("{number:012x}").into())
     }
 }
 

@@ -30,12 +30,17 @@ pub(super) async fn locate(settings: &settings::Compose, engine: &impl Engine) -
         Some(id) => asked(engine, &id).await,
         None => None,
     };
-    located(settings, own.unwrap_or_default(), std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")))
+    located(settings, own.unwrap_or_default(), &here())
 }
 
 /// As [`locate`], but an Engine that does not answer is none.
-pub(super) async fn locate_offline(settings: &settings::Compose) -> Located {
-    located(settings, OwnContainer::default(), std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")))
+pub(super) fn locate_offline(settings: &settings::Compose) -> Located {
+    located(settings, OwnContainer::default(), &here())
+}
+
+/// Where we stand; the root where that is gone.
+fn here() -> PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"))
 }
 
 async fn asked(engine: &impl Engine, id: &str) -> Option<OwnContainer> {
@@ -60,10 +65,10 @@ async fn asked(engine: &impl Engine, id: &str) -> Option<OwnContainer> {
     }
 }
 
-fn located(settings: &settings::Compose, own: OwnContainer, here: PathBuf) -> Located {
+fn located(settings: &settings::Compose, own: OwnContainer, here: &Path) -> Located {
     let absolute = |path: &Path| here.join(path);
     let mut options = Options {
-        working_dir: here.clone(),
+        working_dir: here.to_path_buf(),
         project_directory: settings.project_directory.as_deref().map(absolute),
         files: settings.files.iter().map(|path| absolute(path)).collect(),
         env_files: settings.env_files.iter().map(|path| absolute(path)).collect(),

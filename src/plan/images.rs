@@ -82,7 +82,7 @@ pub fn ensure_images(
             plan.warnings.push(format!("service {name}: pull policy `build` is not followed, the local image is used"));
         }
         let cause = match (&policy, local) {
-            (Policy::Never, Some(_)) | (Policy::Missing, Some(_)) => continue,
+            (Policy::Never | Policy::Missing, Some(_)) => continue,
             (_, None) if service.build.is_some() && (service.image.is_empty() || matches!(policy, Policy::Never)) => {
                 return Err(PlanError::ImageNotBuilt { service: name.clone(), image: reference });
             }
@@ -165,12 +165,13 @@ fn unix_seconds(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compose::project::Build;
 
     fn project(image: &str, policy: &str, build: bool) -> Project {
         let service = Service {
             image: image.to_owned(),
             pull_policy: policy.to_owned(),
-            build: build.then(|| crate::compose::project::Build { context: ".".to_owned(), ..<_>::default() }),
+            build: build.then(Build::default),
             ..Service::default()
         };
         super::super::testing::project([("web", service)])

@@ -137,8 +137,18 @@ impl Projects {
     }
 
     /// The project narrowed to a service and its dependencies, its env files read.
-    pub fn select(&self, service: &ServiceName) -> Result<Project, LoadErrors> {
-        self.current().select(&Watched::default(), std::slice::from_ref(service))
+    ///
+    /// A `profile` is enabled besides the active ones, as `--profile` does: a dependency may be in it.
+    pub fn select(&self, service: &ServiceName, profile: Option<&str>) -> Result<Project, LoadErrors> {
+        let model = self.current();
+        let services = std::slice::from_ref(service);
+        match profile.filter(|profile| !model.profiles().iter().any(|active| active == profile || active == "*")) {
+            None => model.select(&Watched::default(), services),
+            Some(profile) => {
+                let profiles = model.profiles().iter().cloned().chain([profile.to_owned()]).collect();
+                Model::clone(&model).with_profiles(profiles).select(&Watched::default(), services)
+            }
+        }
     }
 
     /// All enabled services, as `docker compose config` prints them.
@@ -154,12 +164,11 @@ impl Projects {
     /// The files that a service's container body quotes, by the path that the service gives.
     pub fn client_files(&self, project: &Project, name: &ServiceName) -> Result<BTreeMap<String, String>, Failure> {
         let mut contents = BTreeMap::new();
-        for service in project.services.get(name) {
-            for path in spec::files::referenced_files(project, service) {
-                let content = std::fs::read_to_string(self.to_client_path(&path))
-                    .map_err(|source| Failure::File { path: path.clone(), source })?;
-                contents.insert(path, content);
-            }
+        let Some(service) = project.services.get(name) else { return Ok(contents) };
+        for path in spec::files::referenced_files(project, service) {
+            let content = std::fs::read_to_string(self.to_client_path(&path))
+                .map_err(|source| Failure::File { path: path.clone(), source })?;
+            contents.insert(path, content);
         }
         Ok(contents)
     }

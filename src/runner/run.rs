@@ -138,7 +138,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let inner = &self.inner;
         let abort = &inner.stages.abort;
         self.clear_the_way(service).await?;
-        let project = inner.projects.select(service).map_err(Failure::Project)?;
+        let project = inner.projects.select(service, options.profile.as_deref()).map_err(Failure::Project)?;
         let images = tokio::select! {
             () = abort.cancelled() => return Err(Unborn::Cancelled),
             images = self.ensure_images(&project) => images?,
@@ -306,7 +306,7 @@ fn last_bytes(text: &str, limit: usize) -> String {
 }
 
 /// Bytes for a slug: from the kernel, or in its absence from what differs between two runs.
-pub fn random() -> [u8; 24] {
+pub(crate) fn random() -> [u8; 24] {
     let mut bytes = [0; 24];
     if getrandom::getrandom(&mut bytes).is_err() {
         let stamp = Timestamp::now().0.to_bits().to_le_bytes();

@@ -136,11 +136,13 @@ pub fn copied_files(
                 Source::File(_) => continue,
                 Source::Content(content) => content,
                 Source::Variable(variable) => {
-                    project.environment.get(variable).ok_or_else(|| SpecError::VariableNotSet {
-                        variable: variable.to_owned(),
-                        kind: kind.as_str(),
-                        name: object.name.clone(),
-                    })?
+                    object.environment_value.as_ref().or_else(|| project.environment.get(variable)).ok_or_else(
+                        || SpecError::VariableNotSet {
+                            variable: variable.to_owned(),
+                            kind: kind.as_str(),
+                            name: object.name.clone(),
+                        },
+                    )?
                 }
             };
             (object.name.as_str(), content)

@@ -24,7 +24,7 @@ const NETWORK_FIELDS_2_4: [&str; 8] = [
 ///
 /// [`SpecError::Hash`]: a number of the service is not finite.
 pub fn service(service: &Service, dialect: Dialect) -> Result<String, SpecError> {
-    hash(&service_json(service, dialect)?)
+    Ok(hash(&service_json(service, dialect)?))
 }
 
 /// The hash of a network.
@@ -33,7 +33,7 @@ pub fn service(service: &Service, dialect: Dialect) -> Result<String, SpecError>
 ///
 /// None that a loaded project can cause.
 pub fn network(network: &Network) -> Result<String, SpecError> {
-    hash(&write(network)?)
+    Ok(hash(&write(network)?))
 }
 
 /// The hash of a volume.
@@ -46,7 +46,7 @@ pub fn volume(volume: &Volume) -> Result<String, SpecError> {
     if volume.driver.is_empty() {
         "local".clone_into(&mut volume.driver);
     }
-    hash(&write(&volume)?)
+    Ok(hash(&write(&volume)?))
 }
 
 /// Lower-case hexadecimal digits.
@@ -60,8 +60,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn hash(text: &str) -> Result<String, SpecError> {
-    Ok(hex(&Sha256::digest(text)))
+fn hash(text: &str) -> String {
+    hex(&Sha256::digest(text))
 }
 
 fn write<T: serde::Serialize>(value: &T) -> Result<String, SpecError> {
@@ -133,8 +133,8 @@ fn invert_create_host_path(service: &mut Tree) {
 mod tests {
     use super::*;
     use crate::compose::project::{
-        BindOptions, BlkioConfig, Condition, Dependency, Deploy, FileReference, HealthCheck, Ipam, IpamPool, Logging,
-        Mount, Port, Resource, Resources, ServiceNetwork, ThrottleDevice, TmpfsOptions, Ulimit, VolumeOptions,
+        BindOptions, BlkioConfig, Build, Condition, Dependency, Deploy, FileReference, HealthCheck, Ipam, IpamPool,
+        Logging, Mount, Port, Resource, Resources, ServiceNetwork, ThrottleDevice, TmpfsOptions, Ulimit, VolumeOptions,
         WeightDevice,
     };
     use crate::compose::value::{ByteSize, Cpus, Duration, FileMode};
@@ -190,7 +190,7 @@ mod tests {
                 ..HealthCheck::default()
             }),
             // None of these is part of the hash.
-            build: Some(crate::compose::project::Build { context: ".".to_owned(), ..<_>::default() }),
+            build: Some(Build { context: ".".to_owned(), ..Build::default() }),
             pull_policy: "never".to_owned(),
             scale: Some(3),
             profiles: words("poll"),

@@ -21,7 +21,7 @@ pub(super) struct Mounts {
 /// One mount, by its target, in the form that the API takes it.
 enum Entry {
     Bind(String),
-    Mount(EngineMount),
+    Mount(Box<EngineMount>),
 }
 
 /// All mounts of a container.
@@ -45,13 +45,13 @@ pub(super) fn mounts(
         let source = if kind == "volume" { &mount.name } else { &mount.source };
         entries.insert(
             target.clone(),
-            Entry::Mount(EngineMount {
+            Entry::Mount(Box::new(EngineMount {
                 typ: Some(mount_type(name, kind)?),
                 source: source.clone(),
                 target: Some(target.clone()),
                 read_only: (mount.rw == Some(false)).then_some(true),
                 ..EngineMount::default()
-            }),
+            })),
         );
     }
     for mount in &service.volumes {
@@ -61,14 +61,14 @@ pub(super) fn mounts(
         entries.insert(mount.target.clone(), entry(project, name, mount, options)?);
     }
     for (target, mount) in files::mounted(project, name, service)? {
-        entries.entry(target).or_insert(Entry::Mount(mount));
+        entries.entry(target).or_insert(Entry::Mount(Box::new(mount)));
     }
 
     let mut result = Mounts::default();
     for entry in entries.into_values() {
         match entry {
             Entry::Bind(bind) => result.binds.push(bind),
-            Entry::Mount(mount) => result.mounts.push(mount),
+            Entry::Mount(mount) => result.mounts.push(*mount),
         }
     }
     Ok(result)
@@ -110,7 +110,7 @@ fn entry(project: &Project, name: &ServiceName, mount: &Mount, options: &SpecOpt
         MountType::IMAGE if !options.at_least(48) => return Err(SpecError::ImageMountNeedsNewerEngine),
         MountType::BIND | MountType::IMAGE | MountType::TMPFS | MountType::NPIPE | MountType::CLUSTER => {}
     }
-    Ok(Entry::Mount(EngineMount {
+    Ok(Entry::Mount(Box::new(EngineMount {
         typ: Some(kind),
         source: text(source),
         target: Some(mount.target.clone()),
@@ -136,7 +136,7 @@ fn entry(project: &Project, name: &ServiceName, mount: &Mount, options: &SpecOpt
             .as_ref()
             .filter(|_| kind == MountType::IMAGE)
             .map(|image| MountImageOptions { subpath: text(&image.subpath) }),
-    }))
+    })))
 }
 
 /// Whether the bind fits the short form, the only one that makes a missing host path on every Engine.

@@ -11,7 +11,10 @@
 mod architecture;
 mod bus;
 mod commands;
+mod compose;
 mod config_changes;
+mod contract;
+mod daemon;
 mod engine;
 mod golden;
 mod health;
@@ -21,4 +24,5 @@ mod scheduling;
 mod seeding;
 mod settings;
 mod shutdown;
+mod spec;
 mod support;
