@@ -81,5 +81,8 @@ newest() (
   for file in *.deb; do dpkg -x "$file" "$folder"; done
 )
 
+# The Compose project's name.
+project_name() { "$root/scripts/compose" config --format json | sed -n 's/^  "name": "\(.*\)",$/\1/p'; }
+
 # Whether the Engine that the environment points at answers.
 engine_answers() { have docker && timeout 20 docker version >/dev/null 2>&1; }

@@ -1,5 +1,6 @@
 //! Puts the daemon together: settings to components, and the subcommands that are not the daemon.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::Stream;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::bus::redis::RedisBus;
@@ -68,9 +70,9 @@ impl Failed {
 pub async fn run(command: Command, settings: Settings) -> Result<(), Failed> {
     match command {
         Command::Run => daemon(settings).await,
-        Command::Check => commands::check(&settings).await,
+        Command::Check => commands::check(&settings),
         Command::Render(render) => commands::render(&settings, &render).await,
-        Command::Config(config) => commands::config(&settings, &config).await,
+        Command::Config(config) => commands::config(&settings, &config),
         Command::Health => health::ask(&settings).await,
     }
 }
@@ -104,16 +106,22 @@ fn runner_options(settings: &Settings, dialect: Dialect) -> RunnerOptions {
             limit: service.timeout,
             proof: service.status.filter(|_| service.check_output).cloned(),
             environment: service.env.cloned().unwrap_or_default(),
+            profile: service.profile.map(str::to_owned),
         };
         (name.clone(), options)
     });
     RunnerOptions {
-        default: ServiceOptions { limit: settings.runs.timeout, proof: None, environment: Default::default() },
+        default: ServiceOptions {
+            limit: settings.runs.timeout,
+            proof: None,
+            environment: BTreeMap::new(),
+            profile: None,
+        },
         services: services.collect(),
         tail: settings.runs.tail,
         dialect,
         default_platform: None,
-        proxies: Default::default(),
+        proxies: BTreeMap::new(),
     }
 }
 
@@ -157,10 +165,8 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let options = runner_options(&settings, dialect);
     let runner = Runner::new(Arc::clone(&engine), Arc::clone(&bus), projects, options, runner_stages);
 
-    supervisor.start("bus", {
-        let (bus, stages) = (Arc::clone(&bus), stages.clone());
-        async move { bus.run(stages.abort).await }
-    });
+    let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
+    let connected = redis.run(closing.clone());
     let parts = Parts {
         settings: settings.clone(),
         runner: runner.clone(),
@@ -170,5 +176,12 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     };
     parts.start(&mut supervisor);
     supervisor.start("health", health::answer(settings.clone(), runner, bus, stages.intake.clone()));
-    supervisor.run(signals, settings.shutdown.grace).await.context("the daemon ended").map_err(Failed::Other)
+    // The connection outlives every component: the last replies go over it.
+    let supervised = async {
+        let ended = supervisor.run(signals, settings.shutdown.grace).await;
+        closing.cancel();
+        ended
+    };
+    let (ended, ()) = tokio::join!(supervised, connected);
+    ended.context("the daemon ended").map_err(Failed::Other)
 }

@@ -75,8 +75,8 @@ pub struct Render {
     #[arg(long)]
     pub one_off: bool,
 
-    /// Environment variable of the container, over the Compose file's; may be repeated
-    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = variable)]
+    /// Environment variable of the one-off, over the Compose file's; may be repeated
+    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = variable, requires = "one_off")]
     pub environment: Vec<(String, String)>,
 
     /// Engine API version to write for, such as 1.41; without it the Engine's own, and the newest when --offline

@@ -223,12 +223,14 @@ impl<E: Engine, B: Bus> Desk<E, B> {
             let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             match &ended {
                 Ok(_) => tracing::info!(duration_ms, "command done"),
+                // The sender learns of it, and anybody can send thousands.
+                Err(fault) if fault.refused => tracing::debug!(error = fault.error, "command refused"),
                 Err(fault) => tracing::warn!(duration_ms, error = fault.error, "command failed"),
             }
             if let Some(request) = &command.request_id {
                 let reply = match ended {
                     Ok(data) => Reply::ok(request.clone(), data),
-                    Err(Fault { error, data }) => Reply::error(request.clone(), error, data),
+                    Err(Fault { error, data, .. }) => Reply::error(request.clone(), error, data),
                 };
                 let json: Arc<str> = reply.to_json().into();
                 let repeats = lock(&recent).end(request, &json, Instant::now());

@@ -29,7 +29,7 @@ mod services;
 
 pub use ledger::Record;
 pub use projects::Projects;
-pub(crate) use run::random as random_bytes;
+pub(crate) use run::random;
 
 use claims::Claims;
 use ledger::Ledger;
@@ -43,6 +43,8 @@ pub struct ServiceOptions {
     pub proof: Option<SourceId>,
     /// Variables that every run gets, over those of the Compose file.
     pub environment: BTreeMap<String, String>,
+    /// A Compose profile that is active for it, besides its own.
+    pub profile: Option<String>,
 }
 
 /// How services are run.

@@ -7,12 +7,12 @@ use anyhow::Context;
 
 use super::{Failed, dialect, engine, project};
 use crate::cli;
-use crate::compose::LoadErrors;
+use crate::compose::{self, LoadErrors};
 use crate::engine::{ApiVersion, Engine as _};
-use crate::runner::{self, Projects};
+use crate::runner::Projects;
 use crate::settings::Settings;
 use crate::spec::render::Rendered;
-use crate::spec::{self, OneOff, Peers, Slug, SpecOptions};
+use crate::spec::{self, Dialect, OneOff, Peers, Slug, SpecOptions, labels};
 
 /// The newest API version that we know of, for bodies that no Engine is asked about.
 const NEWEST: ApiVersion = ApiVersion { major: 1, minor: 51 };
@@ -28,10 +28,13 @@ fn configuration(errors: &LoadErrors) -> Failed {
 }
 
 /// Loads everything and says what would run when.
-pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
-    let located = project::locate_offline(&settings.compose).await;
+pub(super) fn check(settings: &Settings) -> Result<(), Failed> {
+    let located = project::locate_offline(&settings.compose);
     let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
     let known = projects.current();
+    for warning in &settings.warnings {
+        print(&format!("warning: {warning}"))?;
+    }
     let mut text = String::new();
     let mut faults = Vec::new();
     let _ = writeln!(text, "project {}", projects.name());
@@ -46,7 +49,7 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
             let _ = writeln!(text, "{service}: not in the Compose file, skipped");
             continue;
         }
-        match projects.select(&service) {
+        match projects.select(&service, own.profile) {
             Ok(selected) => {
                 let needs: Vec<&str> =
                     selected.services.keys().filter(|name| **name != service).map(AsRef::as_ref).collect();
@@ -62,47 +65,64 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
 
 /// Prints what the Engine would be sent for a service.
 pub(super) async fn render(settings: &Settings, render: &cli::Render) -> Result<(), Failed> {
-    let located = project::locate_offline(&settings.compose).await;
+    let located = project::locate_offline(&settings.compose);
+    let dialect = dialect(&settings.compose, located.deployed_by);
     let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
-    let selected = projects.select(&render.service).map_err(|errors| configuration(&errors))?;
+    let name = &render.service;
+    let selected = projects.select(name, settings.service(name).profile).map_err(|errors| configuration(&errors))?;
     let engine = engine(&settings.docker);
     let api = match render.api_version {
         Some(version) => version,
         None if render.offline => NEWEST,
         None => engine.version().await.context("the engine's version is needed, or --api-version")?.api,
     };
-    let mut options = SpecOptions::new(api, dialect(&settings.compose, located.deployed_by));
+    let mut options = SpecOptions::new(api, dialect);
+    options.client_files = projects.client_files(&selected, name).map_err(|failure| Failed::Other(failure.into()))?;
     if !render.offline
-        && let Some(service) = selected.services.get(&render.service)
+        && let Some(service) = selected.services.get(name)
     {
-        let reference = spec::image_name(&selected, &render.service, service);
+        let reference = spec::image_name(&selected, name, service);
         let image = engine.image(&reference).await.context("the image's id is needed, or --offline")?;
         options.image_id = image.and_then(|image| image.id);
-        let labels = [format!("{}={}", spec::labels::PROJECT, selected.name)];
+        let wanted = [format!("{}={}", labels::PROJECT, selected.name), labels::CONFIG_HASH.to_owned()];
         let containers =
-            engine.containers(&labels).await.context("the project's containers are needed, or --offline")?;
+            engine.containers(&wanted).await.context("the project's containers are needed, or --offline")?;
         options.peers = Peers::of(&containers);
-        for path in spec::files::referenced_files(&selected, service) {
-            let content = std::fs::read_to_string(projects.to_client_path(&path));
-            options.client_files.insert(path.clone(), content.with_context(|| format!("cannot read {path}"))?);
-        }
     }
     let container = if render.one_off {
-        let run = OneOff {
-            slug: Slug::new(runner::random_bytes(), &selected.name, &render.service),
-            environment: render.environment.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect(),
-        };
-        spec::one_off(&selected, &render.service, &run, &options)
+        let slug = Slug::new(crate::runner::random(), &selected.name, name);
+        let environment = render.environment.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
+        let one_off = OneOff { slug, environment };
+        spec::one_off(&selected, name, &one_off, &options)
     } else {
-        spec::service_container(&selected, &render.service, 1, None, &options)
+        spec::service_container(&selected, name, 1, None, &options)
     };
     let rendered = container.and_then(|container| Rendered::new(&selected, container, &options));
-    let json = rendered.context("the service cannot be run as its file says")?.to_json();
-    Ok(print(&json.context("cannot write the body")?.to_string())?)
+    let json = rendered.context("the service cannot be run")?.to_json().context("the service has no JSON form")?;
+    print(&serde_json::to_string_pretty(&json).context("the service has no JSON form")?)?;
+    Ok(())
 }
 
 /// Prints the project as it was understood.
-pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<(), Failed> {
-    let _ = (settings, config);
-    Err(Failed::Other(anyhow::anyhow!("config needs compose::print")))
+pub(super) fn config(settings: &Settings, config: &cli::Config) -> Result<(), Failed> {
+    let located = project::locate_offline(&settings.compose);
+    let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
+    if config.services || !config.hash.is_empty() {
+        // Compose hashes what the file says: env files are not merged into it.
+        let project = projects.select_all_without_env_files().map_err(|errors| configuration(&errors))?;
+        let mut lines = Vec::new();
+        for (name, service) in &project.services {
+            if config.services {
+                lines.push(name.to_string());
+            } else if config.hash.iter().any(|wanted| wanted == "*" || wanted == name.as_str()) {
+                let hash = spec::hash::service(service, Dialect::default()).context("the service has no hash")?;
+                lines.push(format!("{name} {hash}"));
+            }
+        }
+        print(&lines.join("\n"))?;
+        return Ok(());
+    }
+    let project = projects.select_all().map_err(|errors| configuration(&errors))?;
+    print(&compose::print::config_json(&project).context("the project has no JSON form")?)?;
+    Ok(())
 }

@@ -38,12 +38,12 @@ struct Answer {
     project: String,
 }
 
-/// The socket's name: the same for the daemon and for who asks with the same settings.
+/// The socket's name: the same for the daemon and for who asks with the same settings in the same directory.
 fn address(settings: &Settings) -> io::Result<SocketAddr> {
-    let identity = format!("{:?}", (&settings.compose.files, &settings.compose.project_name, &settings.docker.host));
-    let digest = Sha256::digest(identity.as_bytes());
-    let mark: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    SocketAddr::from_abstract_name(format!("sense-orchestrator/{mark}"))
+    let here = std::env::current_dir()?;
+    let identity = (here, &settings.compose.files, &settings.compose.project_name, &settings.docker.host);
+    let identity = format!("{identity:?}");
+    SocketAddr::from_abstract_name(format!("sense-orchestrator/{:x}", Sha256::digest(identity.as_bytes())))
 }
 
 /// Answers until the intake closes.

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::subscriber::{Arrival, Subscriber};
-use super::subscription::{Feed, subscription};
+use super::subscription::{Crowd, Feed, subscription};
 use super::{Bus, BusError, Connection, Subscription};
 
 mod subscriber;
@@ -34,6 +34,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 
 /// A standing failure is logged this often.
 const REMIND: Duration = Duration::from_hours(1);
+
+/// How long a message waits for a reader that is behind.
+const CROWD_LIMIT: Duration = Duration::from_millis(500);
 
 /// Commands that may wait for fred to send them.
 const MOST_COMMANDS: usize = 4096;
@@ -190,8 +193,10 @@ impl RedisBus {
                 ended = &mut session.task.0 => return end(ended),
                 arrived = session.subscriber.next() => match arrived {
                     Ok(arrival) => {
-                        shared.hand_over(arrival);
-                        // Its readers come first: what waits for them is bounded.
+                        // Redis holds back what is not read yet; here what waits is bounded, and more of it lost.
+                        for crowd in shared.hand_over(arrival) {
+                            let _ = tokio::time::timeout(CROWD_LIMIT, crowd.disperse()).await;
+                        }
                         tokio::task::consume_budget().await;
                     }
                     Err(error) => return error.into(),
@@ -247,16 +252,19 @@ impl Shared {
         channels
     }
 
-    fn hand_over(&self, arrival: Arrival) {
+    /// Gives a message to its subscriptions, and returns those whose readers are behind.
+    fn hand_over(&self, arrival: Arrival) -> Vec<Crowd> {
         match arrival {
             Arrival::Message { channel, payload } => {
-                let Ok(channel) = std::str::from_utf8(&channel) else { return };
-                for feed in self.feeds().iter() {
-                    feed.message(channel, &payload);
-                }
+                let Ok(channel) = std::str::from_utf8(&channel) else { return Vec::new() };
+                let feeds = self.feeds();
+                feeds.iter().filter(|feed| feed.message(channel, &payload)).filter_map(Feed::crowded).collect()
             }
-            Arrival::TooLong => self.feeds().iter().for_each(|feed| feed.lost(1)),
-            Arrival::Subscribed | Arrival::Answered => {}
+            Arrival::TooLong => {
+                self.feeds().iter().for_each(|feed| feed.lost(1));
+                Vec::new()
+            }
+            Arrival::Subscribed | Arrival::Answered => Vec::new(),
         }
     }
 

@@ -47,6 +47,8 @@ struct State {
 struct Queue {
     state: Mutex<State>,
     changed: Notify,
+    /// The reader took something from a crowded queue.
+    taken: Notify,
 }
 
 impl Queue {
@@ -67,6 +69,17 @@ pub struct Feed {
     queue: Arc<Queue>,
 }
 
+/// A subscription whose reader is behind.
+#[derive(Debug)]
+pub struct Crowd(Arc<Queue>);
+
+impl Crowd {
+    /// Waits until the reader has caught up to half of what may wait.
+    pub async fn disperse(&self) {
+        self.0.taken.notified().await;
+    }
+}
+
 /// A subscription to channels, and its feed.
 pub fn subscription(channels: &[String]) -> (Feed, Subscription) {
     let queue = Arc::new(Queue::default());
@@ -81,7 +94,11 @@ impl Subscription {
             let changed = self.0.changed.notified();
             {
                 let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let crowded = state.is_crowded();
                 if let Some(event) = state.take() {
+                    if crowded && !state.is_crowded() {
+                        self.0.taken.notify_one();
+                    }
                     return Some(event);
                 }
                 if state.closed {
@@ -94,6 +111,10 @@ impl Subscription {
 }
 
 impl State {
+    fn is_crowded(&self) -> bool {
+        self.waiting.len() > MOST_WAITING / 2 || self.bytes > MOST_WAITING_BYTES / 2
+    }
+
     fn take(&mut self) -> Option<Event> {
         if self.lost > 0 {
             return Some(Event::Gap { lost: Some(std::mem::take(&mut self.lost)) });
@@ -131,6 +152,12 @@ impl Feed {
             }
         });
         true
+    }
+
+    /// A handle to wait on where so much waits that the next messages may not find room.
+    pub fn crowded(&self) -> Option<Crowd> {
+        let crowded = self.queue.state.lock().unwrap_or_else(PoisonError::into_inner).is_crowded();
+        crowded.then(|| Crowd(Arc::clone(&self.queue)))
     }
 
     /// Says that messages were lost on the way here.

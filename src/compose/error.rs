@@ -61,13 +61,10 @@ pub struct LoadErrors {
 impl LoadErrors {
     /// Adds one more.
     pub fn push(&mut self, error: LoadError) {
-        if self.errors.contains(&error) {
-            return;
-        }
-        if self.errors.len() < MAX_ERRORS {
-            self.errors.push(error);
-        } else {
+        if self.errors.len() >= MAX_ERRORS {
             self.dropped += 1;
+        } else if !self.errors.contains(&error) {
+            self.errors.push(error);
         }
     }
 

@@ -125,6 +125,9 @@ pub(super) fn locate(
     options: &Options,
     warnings: &mut Vec<String>,
 ) -> Result<Located, LoadErrors> {
+    if options.files.iter().any(|file| file == Path::new("-")) {
+        return Err(LoadError::new("a compose file cannot be read from standard input").into());
+    }
     let cwd = opener.working_dir.clone();
     let from_cwd = |path: &Path| absolute(&cwd, &path.to_string_lossy());
     let mut search = Search {

@@ -11,6 +11,9 @@ use super::yaml::{Entry, Kind, Map, Node, Place};
 /// Sections that an included model brings.
 const SECTIONS: [&str; 6] = ["services", "volumes", "networks", "secrets", "configs", "models"];
 
+/// Files that include each other in one chain.
+const MAX_DEPTH: usize = 50;
+
 /// Whether a path names something that Compose would fetch from elsewhere.
 pub(super) fn is_remote(path: &str) -> bool {
     path.contains("://") || path.starts_with("git@") || path.starts_with("github.com/")
@@ -114,6 +117,10 @@ impl Loader<'_> {
             chain.push(main);
             let message = format!("include cycle detected:\n{}", chain.join("\n include "));
             self.report(&entry.place, message);
+            return None;
+        }
+        if included.len() > MAX_DEPTH {
+            self.report(&entry.place, format!("more than {MAX_DEPTH} files include each other"));
             return None;
         }
         let directory = entry.directory.as_ref().map_or_else(|| parent(&main), |path| clean(&absolute(here, path)));

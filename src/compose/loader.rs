@@ -162,6 +162,12 @@ impl<'a> Loader<'a> {
         apply_tags(model, &tags);
         self.apply_include(&mut document, scope, included);
         self.lay(model, document);
+        let services = model.as_map().and_then(|map| map.get("services")).and_then(Node::as_map);
+        if services.is_some_and(|services| services.len() > MAX_SERVICES) {
+            let place = model.place.clone();
+            self.report(&place, format!("the project has more than {MAX_SERVICES} services"));
+            return;
+        }
         schema::check(model, &mut self.errors);
         if let Some(map) = model.as_map_mut()
             && map.remove("version").is_some()
@@ -176,13 +182,8 @@ impl<'a> Loader<'a> {
     /// Takes the tags out of a parsed document and interpolates it.
     pub(super) fn prepare(&mut self, mut document: Node, scope: &Scope) -> Option<(Node, Vec<Vec<String>>)> {
         let tags = take_tags(&mut document);
-        let Some(map) = document.as_map() else {
+        if document.as_map().is_none() {
             self.report(&document.place, "top-level object must be a mapping");
-            return None;
-        };
-        let services = map.get("services").and_then(Node::as_map);
-        if services.is_some_and(|services| services.len() > MAX_SERVICES) {
-            self.report(&document.place, format!("the file has more than {MAX_SERVICES} services"));
             return None;
         }
         self.interpolate(&mut document, scope);

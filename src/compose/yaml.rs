@@ -5,14 +5,16 @@
 
 mod map;
 mod scalar;
+mod tabs;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput};
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, StructureStyle};
 
 pub use self::map::{Entry, Map};
+use self::tabs::{Misplaced, Tabs};
 
 /// Where a value or key stands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -204,6 +206,8 @@ pub enum YamlErrorKind {
     ComplexKey,
     #[error("map merge requires map or sequence of maps as the value")]
     MergeValue,
+    #[error("unknown anchor '{0}' referenced")]
+    UnknownAnchor(String),
     #[error("alias refers to the value that it is part of")]
     Cycle,
     #[error("cannot decode {found} `{text}` as a {tag}")]
@@ -232,28 +236,37 @@ fn location(path: &str) -> String {
 pub fn parse(file: Arc<str>, text: &str, limits: &Limits) -> Result<Vec<Node>, YamlError> {
     let mut options = Options::default();
     options.block_scalar_eof_without_line_feed = true;
+    options.emit_unresolved_aliases = true;
+    options.emit_anchor_events = true;
     let mut builder = Builder {
         parser: Parser::new_from_str_with_options(text, options),
         file,
         limits: *limits,
         spent: Cost::default(),
         anchors: HashMap::new(),
+        names: HashMap::new(),
+        kept: HashMap::new(),
+        tabs: None,
     };
     if text.len() > limits.bytes {
         let place = Place { file: Arc::clone(&builder.file), line: 1, column: 1 };
         let kind = YamlErrorKind::TooLarge { bytes: text.len(), limit: limits.bytes };
         return Err(YamlError { place, kind });
     }
+    builder.tabs = Tabs::of(text);
     let mut documents = Vec::new();
     while let Some((event, span)) = builder.next()? {
         match event {
             Event::StreamStart | Event::DocumentEnd => {}
-            Event::DocumentStart(..) => builder.anchors.clear(),
+            Event::DocumentStart(..) => builder.keep_anchors(),
             Event::StreamEnd => break,
             event => documents.push(builder.node(event, span, 0)?),
         }
     }
-    Ok(documents)
+    match builder.tabs.as_ref().and_then(Tabs::misplaced) {
+        Some(tab) => Err(builder.misplaced(&tab)),
+        None => Ok(documents),
+    }
 }
 
 /// What a value takes of the budget.
@@ -275,19 +288,42 @@ struct Builder<'a> {
     limits: Limits,
     spent: Cost,
     anchors: HashMap<usize, Anchored>,
+    /// What the anchors of this document are called.
+    names: HashMap<usize, String>,
+    /// Anchors of the documents before, by name: with go-yaml they last as long as the file.
+    kept: HashMap<String, Anchored>,
+    /// Only of a text that has tabs.
+    tabs: Option<Tabs<'a>>,
 }
 
 impl<'a> Builder<'a> {
     fn next(&mut self) -> Result<Option<(Event<'a>, Span)>, YamlError> {
-        match self.parser.next_event() {
-            None => Ok(None),
-            Some(Ok(next)) => Ok(Some(next)),
-            Some(Err(error)) => {
-                let marker = error.marker();
-                let place = self.place_at(marker.line(), marker.col());
-                Err(YamlError { place, kind: YamlErrorKind::Syntax(error.info()) })
+        loop {
+            match self.parser.next_event() {
+                None => return Ok(None),
+                Some(Ok((Event::Anchor(anchor, name), _))) => {
+                    self.names.insert(anchor, name.into_owned());
+                }
+                Some(Ok(next)) => return Ok(Some(next)),
+                Some(Err(error)) => {
+                    let marker = error.marker();
+                    let place = self.place_at(marker.line(), marker.col());
+                    return Err(YamlError { place, kind: YamlErrorKind::Syntax(error.info()) });
+                }
             }
         }
+    }
+
+    /// Puts the anchors of a document by, for the documents behind it.
+    fn keep_anchors(&mut self) {
+        let mut named: Vec<(usize, String)> = self.names.drain().collect();
+        named.sort_unstable();
+        for (anchor, name) in named {
+            if let Some(anchored) = self.anchors.remove(&anchor) {
+                self.kept.insert(name, anchored);
+            }
+        }
+        self.anchors.clear();
     }
 
     /// The next event inside a collection, where the stream cannot end.
@@ -314,6 +350,25 @@ impl<'a> Builder<'a> {
         YamlError { place: self.place(span), kind }
     }
 
+    fn misplaced(&self, tab: &Misplaced) -> YamlError {
+        let place = self.place_at(tab.line, tab.column);
+        YamlError { place, kind: YamlErrorKind::Syntax(tab.message.to_owned()) }
+    }
+
+    /// Tells the look-out for tabs what was read.
+    fn watch_tabs(&mut self, event: &Event<'a>, span: Span) -> Result<(), YamlError> {
+        let Some(tabs) = &mut self.tabs else { return Ok(()) };
+        let misplaced = tabs.before(span);
+        match event {
+            Event::Scalar(_, style, ..) => tabs.scalar(span, *style == ScalarStyle::Plain),
+            Event::SequenceStart(style, ..) | Event::MappingStart(style, ..) => {
+                tabs.open(span, *style == StructureStyle::Flow);
+            }
+            _ => {}
+        }
+        misplaced.map_or(Ok(()), |tab| Err(self.misplaced(&tab)))
+    }
+
     fn spend(&mut self, span: Span, cost: Cost) -> Result<(), YamlError> {
         self.spent.nodes = self.spent.nodes.saturating_add(cost.nodes);
         self.spent.text = self.spent.text.saturating_add(cost.text);
@@ -331,9 +386,11 @@ impl<'a> Builder<'a> {
         let before = self.spent;
         let text = if let Event::Scalar(text, ..) = &event { text.len() } else { 0 };
         self.spend(span, Cost { nodes: 1, text })?;
+        self.watch_tabs(&event, span)?;
         let place = self.place(span);
         let (anchor, tag, kind) = match event {
             Event::Alias(anchor) => return self.alias(anchor, span),
+            Event::UnresolvedAlias(name) => return self.alias_of_earlier_document(&name, span),
             Event::Scalar(text, style, anchor, tag) => {
                 let tag = tag.as_deref();
                 let kind = scalar::read(&text, style == ScalarStyle::Plain, tag)
@@ -343,12 +400,13 @@ impl<'a> Builder<'a> {
             Event::SequenceStart(_, anchor, tag) => {
                 let mut items = Vec::new();
                 loop {
-                    let (event, span) = self.inner(span)?;
+                    let (event, item_span) = self.inner(span)?;
                     if event == Event::SequenceEnd {
+                        self.close(span, item_span);
                         break;
                     }
                     let index = items.len();
-                    items.push(self.node(event, span, depth + 1).map_err(|e| inside(e, &format!("[{index}]")))?);
+                    items.push(self.node(event, item_span, depth + 1).map_err(|e| inside(e, &format!("[{index}]")))?);
                 }
                 (anchor, tag.as_deref().and_then(compose_tag), Kind::Seq(items))
             }
@@ -387,6 +445,21 @@ impl<'a> Builder<'a> {
         }
     }
 
+    fn close(&mut self, start: Span, end: Span) {
+        if let Some(tabs) = &mut self.tabs {
+            tabs.close(start, end);
+        }
+    }
+
+    fn alias_of_earlier_document(&mut self, name: &str, span: Span) -> Result<Node, YamlError> {
+        let Some(Anchored { node, cost }) = self.kept.get(name) else {
+            return Err(self.error(span, YamlErrorKind::UnknownAnchor(name.to_owned())));
+        };
+        let (node, cost) = (node.clone(), *cost);
+        self.spend(span, cost)?;
+        Ok(node)
+    }
+
     fn mapping(&mut self, outer: Span, depth: usize) -> Result<Map, YamlError> {
         let mut map = Map::default();
         let mut spelled: HashMap<String, u32> = HashMap::new();
@@ -394,6 +467,7 @@ impl<'a> Builder<'a> {
         loop {
             let (event, key_span) = self.inner(outer)?;
             if event == Event::MappingEnd {
+                self.close(outer, key_span);
                 break;
             }
             let key = self.key(event, key_span, depth)?;
@@ -640,8 +714,43 @@ mod tests {
                 error("\ta: b"),
             ]
             .join("\n"),
-            @""
+            @r#"
+        f.yaml:4:3: mapping key "c" already defined at line 3
+        f.yaml:1:9: map merge requires map or sequence of maps as the value
+        f.yaml:1:17: mapping key "<<" already defined at line 1
+        f.yaml:4:10: non-string key in services.a.environment[0]: 1
+        f.yaml:1:1: non-string key at top level: null
+        f.yaml:1:3: invalid map key: a mapping or list cannot be a key
+        f.yaml:1:8: alias refers to the value that it is part of
+        f.yaml:1:4: unknown anchor 'b' referenced
+        f.yaml:1:10: cannot decode !!float `1.5` as a !!int
+        f.yaml:1:4: unclosed quote
+        f.yaml:1:1: found character that cannot start any token: a tab, where only spaces indent
+        "#
         );
+    }
+
+    #[test]
+    fn a_tab_does_not_indent() {
+        for text in
+            ["\ta: b", "a:\n\tb: c", "a:\n  \t\n", "a: 'x'\n\t# c\n", "a:\n  -\tb\n", "a:\n- \t- b\n", "a: b\n\t\n"]
+        {
+            assert!(matches!(read(text).unwrap_err().kind, YamlErrorKind::Syntax(_)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_tab_within_or_behind_a_value_is_let_be() {
+        for text in [
+            "a:\tb\t# c\n",
+            "{\n\ta: b,\n\tc: [\n\t\td ] }\n",
+            "a: |\n  b\n  \tc\n",
+            "a: 'b\n\tc'\n",
+            "a: b\n \t\n \t# c\n",
+            "a: b\n \tc\n",
+        ] {
+            assert!(read(text).is_ok(), "{text:?} {:?}", read(text));
+        }
     }
 
     #[test]
@@ -664,6 +773,14 @@ mod tests {
         assert_eq!(read("# nothing\n").unwrap().len(), 0);
         assert_eq!(read("---\n").unwrap().len(), 1);
         assert_eq!(read("a: 1\n---\nb: 2\n---\n").unwrap().len(), 3);
+    }
+
+    #[test]
+    fn anchors_last_over_documents() {
+        let documents = read("a: &x 1\nb: &x 2\n---\nc: *x\nd: &x 3\n---\ne: *x\n").unwrap();
+        assert_eq!(documents[1], one("c: 2\nd: 3\n"));
+        assert_eq!(documents[2], one("e: 3\n"));
+        assert!(read("a: *x\n---\nb: &x 1\n").is_err());
     }
 
     #[test]

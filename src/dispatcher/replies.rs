@@ -33,6 +33,9 @@ const LAST_LIMIT: Duration = Duration::from_millis(700);
 /// Attempts under way at the same time.
 const MOST_ATTEMPTS: usize = 64;
 
+/// From so many waiting replies on, each is tried less often.
+const MANY: usize = 256;
+
 /// Replies that wait for a listener; beyond that the oldest is only in its key.
 const MOST_WAITING: usize = 16_384;
 
@@ -110,6 +113,8 @@ impl<B: Bus> Delivery<B> {
             let free = attempts.len() < MOST_ATTEMPTS;
             let next = self.waiting.first_key_value().map(|((at, _), _)| *at);
             tokio::select! {
+                // First attempts come before later ones.
+                biased;
                 Some(attempt) = attempts.next() => self.settle(attempt),
                 received = self.incoming.recv(), if open && free => match received {
                     Some(parcel) => attempts.push(attempt(Arc::clone(&self.bus), self.keep, parcel)),
@@ -145,7 +150,9 @@ impl<B: Bus> Delivery<B> {
             tracing::debug!(request_id = %parcel.request, "reply not received by anybody");
             return;
         }
-        let at = Instant::now() + parcel.wait;
+        // Many that nobody listens to must not keep the few from being heard.
+        let wait = if self.waiting.len() > MANY { LONGEST_WAIT } else { parcel.wait };
+        let at = Instant::now() + wait;
         parcel.wait = parcel.wait.saturating_mul(2).min(LONGEST_WAIT);
         self.count = self.count.wrapping_add(1);
         self.waiting.insert((at, self.count), parcel);

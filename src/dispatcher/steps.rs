@@ -37,11 +37,17 @@ pub(super) struct Fault {
     pub(super) error: String,
     /// For the reply.
     pub(super) data: Map<String, Value>,
+    /// The command was wrong: nothing was done for it.
+    pub(super) refused: bool,
 }
 
 impl Fault {
     fn new(error: impl Into<String>) -> Self {
-        Self { error: error.into(), data: Map::new() }
+        Self { error: error.into(), data: Map::new(), refused: false }
+    }
+
+    fn refused(error: impl Into<String>) -> Self {
+        Self { refused: true, ..Self::new(error) }
     }
 
     fn of(error: &(dyn std::error::Error + 'static)) -> Self {
@@ -144,11 +150,11 @@ impl<E: Engine, B: Bus> Steps<E, B> {
             Target::Param(param) => param,
         };
         let service: ServiceName = match values.get(param) {
-            None | Some(Value::Null) => return Err(Fault::new(format!("parameter `{param}` is missing"))),
+            None | Some(Value::Null) => return Err(Fault::refused(format!("parameter `{param}` is missing"))),
             Some(Value::String(text)) => {
-                text.parse().map_err(|error| Fault::new(format!("parameter `{param}`: {error}")))?
+                text.parse().map_err(|error| Fault::refused(format!("parameter `{param}`: {error}")))?
             }
-            Some(_) => return Err(Fault::new(format!("parameter `{param}` is not a text"))),
+            Some(_) => return Err(Fault::refused(format!("parameter `{param}` is not a text"))),
         };
         let allowed = (self.allowed)();
         let permitted = match permission {
@@ -159,7 +165,7 @@ impl<E: Engine, B: Bus> Steps<E, B> {
             return Ok(service);
         }
         let known = self.runner.services().contains(&service);
-        Err(Fault::new(if known {
+        Err(Fault::refused(if known {
             format!("service {service} is not allowed here")
         } else {
             format!("no such service: {service}")
@@ -177,7 +183,7 @@ impl<E: Engine, B: Bus> Steps<E, B> {
         let request = RunRequest { service, trigger: Trigger::Command, environment };
         match self.runner.run(request).await {
             Ok(report) if report.outcome.is_success() => Ok(report),
-            Ok(report) => Err(Fault { error: failure(&report), data: told(&report) }),
+            Ok(report) => Err(Fault { error: failure(&report), data: told(&report), refused: false }),
             Err(error) => {
                 let mut fault = Fault::of(&error);
                 if let RunError::Busy { run_id: Some(run_id), .. } = &error {

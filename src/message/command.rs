@@ -1,5 +1,6 @@
 //! Commands as they arrive: from anybody, in any form.
 
+use memchr::memmem;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -7,6 +8,9 @@ use crate::names::RequestId;
 
 /// Longest command that is read, in bytes; of a longer one only the `request_id` is looked for.
 const LONGEST: usize = 16 * 1024;
+
+/// The key of the `request_id` in a message's text.
+const KEY: &[u8] = b"\"request_id\"";
 
 /// Longest action name that is repeated in an error.
 const LONGEST_ACTION: usize = 64;
@@ -94,24 +98,28 @@ fn wrong(request_id: Option<RequestId>, field: &'static str, expected: &'static 
     Malformed { request_id, fault: Fault::Type { field, expected } }
 }
 
-/// The `request_id` of a message that is not read as a whole: by its structure, or else by its text.
+/// The `request_id` of a message that is not read as a whole: by its text where only one place can be meant, which is fast,
+/// else by its structure.
 fn request_id(payload: &[u8]) -> Option<RequestId> {
     #[derive(Deserialize)]
     struct Envelope {
         request_id: Option<String>,
     }
-    match serde_json::from_slice::<Envelope>(payload) {
-        Ok(envelope) => envelope.request_id?.parse().ok(),
-        Err(_) => scan(payload),
+    let mut places = memmem::find_iter(payload, KEY);
+    let first = places.next()?;
+    if places.next().is_some()
+        && let Ok(envelope) = serde_json::from_slice::<Envelope>(payload)
+    {
+        return envelope.request_id?.parse().ok();
     }
+    value_at(payload, first)
 }
 
-fn scan(payload: &[u8]) -> Option<RequestId> {
-    const KEY: &[u8] = b"\"request_id\"";
-    let at = payload.windows(KEY.len()).position(|window| window == KEY)?;
-    let rest = payload.get(at + KEY.len()..)?.trim_ascii_start();
+/// The text that follows the key at a place.
+fn value_at(payload: &[u8], place: usize) -> Option<RequestId> {
+    let rest = payload.get(place + KEY.len()..)?.trim_ascii_start();
     let rest = rest.strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
-    let end = rest.iter().take(LONGEST).position(|byte| *byte == b'"')?;
+    let end = memchr::memchr(b'"', rest.get(..rest.len().min(LONGEST))?)?;
     std::str::from_utf8(rest.get(..end)?).ok()?.parse().ok()
 }
 
@@ -180,7 +188,7 @@ mod tests {
         #[test]
         fn no_message_panics(payload in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = Command::parse(&payload);
-            let _ = scan(&[br#"{"request_id":"#.as_slice(), &payload].concat());
+            let _ = request_id(&[br#"{"request_id":"#.as_slice(), &payload].concat());
         }
     }
 }

@@ -64,7 +64,10 @@ pub(super) async fn live<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) ->
     });
     let name = created.unwrap_or_default();
     let end = match begin(engine, plan, bounds).await {
-        Ok(None) => follow(engine, name, bounds).await,
+        Ok(None) => {
+            debug!(container = name, "container started");
+            follow(engine, name, bounds).await
+        }
         Ok(Some(end)) => end,
         Err(failure) => End::Failed(failure),
     };

@@ -253,11 +253,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let image = images.get(&spec::image_name(project, name, service));
         options.image_id = image.map(|image| image.id.clone());
         options.peers = stack.peers();
-        for path in spec::files::referenced_files(project, service) {
-            let content = std::fs::read_to_string(self.inner.projects.to_client_path(&path))
-                .map_err(|source| Failure::File { path: path.clone(), source })?;
-            options.client_files.insert(path, content);
-        }
+        options.client_files = self.inner.projects.client_files(project, name)?;
         Ok(options)
     }
 }

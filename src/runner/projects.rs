@@ -11,6 +11,9 @@ use tracing::{info, warn};
 use crate::compose::project::Project;
 use crate::compose::{self, FileKind, Files, LoadErrors, Model, Options};
 use crate::names::{ProjectName, ServiceName};
+use crate::spec;
+
+use super::Failure;
 
 /// Largest file that is read, in bytes.
 const LARGEST_FILE: u64 = 10 << 20;
@@ -134,8 +137,40 @@ impl Projects {
     }
 
     /// The project narrowed to a service and its dependencies, its env files read.
-    pub fn select(&self, service: &ServiceName) -> Result<Project, LoadErrors> {
-        self.current().select(&Watched::default(), std::slice::from_ref(service))
+    ///
+    /// A `profile` is enabled besides the active ones, as `--profile` does: a dependency may be in it.
+    pub fn select(&self, service: &ServiceName, profile: Option<&str>) -> Result<Project, LoadErrors> {
+        let model = self.current();
+        let services = std::slice::from_ref(service);
+        match profile.filter(|profile| !model.profiles().iter().any(|active| active == profile || active == "*")) {
+            None => model.select(&Watched::default(), services),
+            Some(profile) => {
+                let profiles = model.profiles().iter().cloned().chain([profile.to_owned()]).collect();
+                Model::clone(&model).with_profiles(profiles).select(&Watched::default(), services)
+            }
+        }
+    }
+
+    /// All enabled services, as `docker compose config` prints them.
+    pub fn select_all(&self) -> Result<Project, LoadErrors> {
+        self.current().select(&Watched::default(), &[])
+    }
+
+    /// The same without their env files, as `docker compose config --hash` hashes them.
+    pub fn select_all_without_env_files(&self) -> Result<Project, LoadErrors> {
+        self.current().select_for_stop(&Watched::default(), &[])
+    }
+
+    /// The files that a service's container body quotes, by the path that the service gives.
+    pub fn client_files(&self, project: &Project, name: &ServiceName) -> Result<BTreeMap<String, String>, Failure> {
+        let mut contents = BTreeMap::new();
+        let Some(service) = project.services.get(name) else { return Ok(contents) };
+        for path in spec::files::referenced_files(project, service) {
+            let content = std::fs::read_to_string(self.to_client_path(&path))
+                .map_err(|source| Failure::File { path: path.clone(), source })?;
+            contents.insert(path, content);
+        }
+        Ok(contents)
     }
 
     /// As [`Projects::select`] for a stop: env files are not read, and so cannot be missing.
@@ -144,7 +179,7 @@ impl Projects {
     }
 
     /// Where we find a file that the Engine's host has at `path`.
-    pub fn to_client_path(&self, path: &str) -> PathBuf {
+    fn to_client_path(&self, path: &str) -> PathBuf {
         let path = Path::new(path);
         let moved =
             self.options.host_paths.iter().find_map(|(client, host)| Some(client.join(path.strip_prefix(host).ok()?)));

@@ -138,7 +138,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let inner = &self.inner;
         let abort = &inner.stages.abort;
         self.clear_the_way(service).await?;
-        let project = inner.projects.select(service).map_err(Failure::Project)?;
+        let project = inner.projects.select(service, options.profile.as_deref()).map_err(Failure::Project)?;
         let images = tokio::select! {
             () = abort.cancelled() => return Err(Unborn::Cancelled),
             images = self.ensure_images(&project) => images?,

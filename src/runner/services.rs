@@ -81,7 +81,8 @@ impl<E: Engine, B: Bus> Runner<E, B> {
 
     async fn up(&self, service: &ServiceName) -> Result<(), OperateError> {
         let inner = &self.inner;
-        let project = inner.projects.select(service).map_err(Failure::Project)?;
+        let profile = inner.options.service(service).profile.as_deref();
+        let project = inner.projects.select(service, profile).map_err(Failure::Project)?;
         let abort = &inner.stages.abort;
         let images: Images = tokio::select! {
             () = abort.cancelled() => return Err(OperateError::ShuttingDown),

@@ -80,7 +80,7 @@ async fn trigger_runs_the_service_and_tells_how_it_ended() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_trigger_tells_its_exit_code_and_its_last_lines() {
     let stack = Stack::dispatching().await;
-    let output = (0..100).map(|n| format!("line {n}\n")).collect();
+    let output = (0..100).map(|n| format!("line {n}")).collect::<Vec<_>>().join("\n");
     stack.script("source-weather", Script { exit_code: 3, output, ..Script::default() });
     let reply = stack.call("trigger", json!({"service": "source-weather"})).await;
     assert_eq!(error(&reply), "run of source-weather: exited 3");
@@ -90,6 +90,16 @@ async fn a_failed_trigger_tells_its_exit_code_and_its_last_lines() {
     assert!(data["run_id"].is_string() && data["duration_ms"].is_u64(), "{data}");
     let tail = data["tail"].as_str().unwrap();
     assert!(tail.starts_with("line 80") && tail.ends_with("line 99"), "{tail}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_leaves_a_record_in_redis() {
+    let stack = Stack::dispatching().await;
+    let reply = stack.call("trigger", json!({"service": "source-weather"})).await;
+    let records = stack.bus.values("runs:source-weather");
+    assert_eq!(records.len(), 1);
+    let record: Value = serde_json::from_str(&records[0]).unwrap();
+    assert_eq!((&record["run_id"], &record["outcome"]), (&reply["data"]["run_id"], &json!("succeeded")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -85,7 +85,7 @@ async fn a_changed_auth_restarts_the_gateway_where_that_is_wanted() {
     for (when_changed, restarts) in [(WhenChanged::Warn, 0), (WhenChanged::Restart, 1)] {
         let stack = Stack::new();
         stack.start_dispatcher_with(|options| {
-            options.config_changes.get_mut("auth").unwrap().when_changed = when_changed
+            options.config_changes.get_mut("auth").unwrap().when_changed = when_changed;
         });
         stack.script("web-gateway", Script::stays());
         sleep(SOON).await;

@@ -11,8 +11,12 @@
 mod architecture;
 mod bus;
 mod commands;
+mod compose;
 mod config_changes;
+mod contract;
+mod daemon;
 mod engine;
+mod golden;
 mod health;
 mod lifecycle;
 mod runs;

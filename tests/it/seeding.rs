@@ -140,6 +140,18 @@ async fn a_section_that_only_the_dashboard_wrote_is_restored_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_redis_that_refuses_to_be_written_is_tried_again_each_minute() {
+    let stack = Stack::new();
+    stack.bus.refuse(Some("SET"));
+    stack.start_seeder();
+    sleep(SOON).await;
+    assert_eq!(config(&stack, "schedule"), None);
+    stack.bus.refuse(None);
+    sleep(PERIOD).await;
+    assert!(config(&stack, "schedule").is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_redis_that_comes_late_is_seeded_when_it_comes() {
     let stack = Stack::new();
     stack.bus.go_down();

@@ -195,7 +195,9 @@ impl Bus for FakeBus {
 
     async fn delete(&self, keys: &[String]) -> Result<(), BusError> {
         let mut state = self.call("DEL")?;
-        keys.iter().for_each(|key| drop(state.keys.remove(key)));
+        for key in keys {
+            state.keys.remove(key);
+        }
         Ok(())
     }
 

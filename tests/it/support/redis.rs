@@ -56,7 +56,7 @@ impl RedisServer {
         self.process.is_some()
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.join("redis.sock")
     }
 

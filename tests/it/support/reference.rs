@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sense_orchestrator::action::Allowed;
-use sense_orchestrator::bus::Event;
+use sense_orchestrator::bus::{Bus, Event};
 use sense_orchestrator::compose;
 use sense_orchestrator::dispatcher::{self, Lifetime, Outputs, Scheduled};
 use sense_orchestrator::monitor;
@@ -42,15 +42,15 @@ services:
 ";
 
 /// How often the components look at what they look at regularly.
-pub(crate) const PERIOD: Duration = Duration::from_secs(60);
+pub(crate) const PERIOD: Duration = Duration::from_mins(1);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// The stack, and what its components were given.
-pub(crate) struct Stack {
+pub(crate) struct Stack<B: Bus = FakeBus> {
     pub(crate) engine: Arc<FakeEngine>,
-    pub(crate) bus: Arc<FakeBus>,
-    pub(crate) runner: Runner<FakeEngine, FakeBus>,
+    pub(crate) bus: Arc<B>,
+    pub(crate) runner: Runner<FakeEngine, B>,
     pub(crate) settings: Settings,
     pub(crate) intervals: watch::Sender<Arc<Intervals>>,
     pub(crate) problems: watch::Sender<Problems>,
@@ -69,6 +69,50 @@ impl Stack {
 
     /// The same with variables in the daemon's environment.
     pub(crate) fn with_environment(environment: &[(&str, &str)]) -> Self {
+        Self::on(FakeBus::new(), environment)
+    }
+
+    /// The stack with a dispatcher that listens.
+    pub(crate) async fn dispatching() -> Self {
+        let stack = Self::new();
+        stack.start_dispatcher();
+        sleep(Duration::from_millis(1)).await;
+        stack
+    }
+
+    /// Sends a command as the web gateway does: first the command, then the subscription.
+    pub(crate) async fn call(&self, action: &str, params: Value) -> Value {
+        let id = format!("req-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.call_as(&id, action, params).await
+    }
+
+    /// The same with a `request_id` of its own.
+    pub(crate) async fn call_as(&self, id: &str, action: &str, params: Value) -> Value {
+        let command = json!({"action": action, "request_id": id, "params": params, "timestamp": 1.5});
+        self.bus.send("cmd:orchestrator", command.to_string());
+        sleep(Duration::from_millis(30)).await;
+        self.reply(id).await
+    }
+
+    /// Waits for a reply on its channel.
+    pub(crate) async fn reply(&self, id: &str) -> Value {
+        let mut replies = self.bus.subscribe(&[reply_channel(id)]);
+        let reply = async {
+            loop {
+                match replies.next().await {
+                    Some(Event::Message(message)) => return serde_json::from_slice(&message.payload).unwrap(),
+                    Some(Event::Gap { .. }) => {}
+                    None => panic!("the bus closed"),
+                }
+            }
+        };
+        timeout(Duration::from_mins(1), reply).await.unwrap_or_else(|_| panic!("no reply to {id}"))
+    }
+}
+
+impl<B: Bus> Stack<B> {
+    /// The stack on another bus.
+    pub(crate) fn on(bus: Arc<B>, environment: &[(&str, &str)]) -> Self {
         let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
         let sources = Sources { environment: Environment::new(environment), ..Sources::default() };
         let settings = Settings::load(&sources).expect("the preset is well");
@@ -76,12 +120,12 @@ impl Stack {
         let folder = std::env::temp_dir().join(format!("sense-stack-{}-{id}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("compose.yaml"), COMPOSE).unwrap();
-        let (engine, bus) = (FakeEngine::new(), FakeBus::new());
+        let engine = FakeEngine::new();
         let (intake, abort) = (CancellationToken::new(), CancellationToken::new());
         let projects = Projects::open(compose::Options { working_dir: folder.clone(), ..Default::default() }).unwrap();
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_mins(1);
         let options = RunnerOptions {
-            default: ServiceOptions { limit, proof: None, environment: BTreeMap::new() },
+            default: ServiceOptions { limit, proof: None, environment: BTreeMap::new(), profile: None },
             services: BTreeMap::new(),
             tail: 64 * 1024,
             dialect: Dialect::default(),
@@ -104,14 +148,6 @@ impl Stack {
             epoch: Instant::now(),
             folder,
         }
-    }
-
-    /// The stack with a dispatcher that listens.
-    pub(crate) async fn dispatching() -> Self {
-        let stack = Self::new();
-        stack.start_dispatcher();
-        sleep(Duration::from_millis(1)).await;
-        stack
     }
 
     pub(crate) fn start_dispatcher(&self) -> tokio::task::JoinHandle<()> {
@@ -148,7 +184,7 @@ impl Stack {
         tokio::spawn(dispatcher::run(Arc::clone(&self.bus), self.runner.clone(), options, outputs, lifetime))
     }
 
-    pub(crate) fn seeder(&self) -> Seeder<FakeBus> {
+    pub(crate) fn seeder(&self) -> Seeder<B> {
         Seeder::new(Arc::clone(&self.bus), &self.settings.seeds, &self.settings.seed_variables.0)
     }
 
@@ -177,43 +213,13 @@ impl Stack {
         self
     }
 
-    /// Sends a command as the web gateway does: first the command, then the subscription.
-    pub(crate) async fn call(&self, action: &str, params: Value) -> Value {
-        let id = format!("req-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        self.call_as(&id, action, params).await
-    }
-
-    /// The same with a `request_id` of its own.
-    pub(crate) async fn call_as(&self, id: &str, action: &str, params: Value) -> Value {
-        let command = json!({"action": action, "request_id": id, "params": params, "timestamp": 1.5});
-        self.bus.send("cmd:orchestrator", command.to_string());
-        sleep(Duration::from_millis(30)).await;
-        self.reply(id).await
-    }
-
-    /// Waits for a reply on its channel.
-    pub(crate) async fn reply(&self, id: &str) -> Value {
-        use sense_orchestrator::bus::Bus;
-        let mut replies = self.bus.subscribe(&[reply_channel(id)]);
-        let reply = async {
-            loop {
-                match replies.next().await {
-                    Some(Event::Message(message)) => return serde_json::from_slice(&message.payload).unwrap(),
-                    Some(Event::Gap { .. }) => {}
-                    None => panic!("the bus closed"),
-                }
-            }
-        };
-        timeout(Duration::from_secs(60), reply).await.unwrap_or_else(|_| panic!("no reply to {id}"))
-    }
-
     /// The interval of a service, in seconds; none while it is paused.
     pub(crate) fn every(&self, service: &str) -> Option<u64> {
         self.intervals.borrow()[service].map(|every| every.as_duration().as_secs())
     }
 }
 
-impl Drop for Stack {
+impl<B: Bus> Drop for Stack<B> {
     fn drop(&mut self) {
         self.intake.cancel();
         self.abort.cancel();

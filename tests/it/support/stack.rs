@@ -67,7 +67,8 @@ impl Stack {
     pub(crate) fn with(compose: &str, change: impl FnOnce(&mut RunnerOptions)) -> Self {
         let folder = Folder::new();
         folder.write("compose.yaml", compose);
-        let default = ServiceOptions { limit: Duration::from_mins(1), proof: None, environment: BTreeMap::new() };
+        let default =
+            ServiceOptions { limit: Duration::from_mins(1), proof: None, environment: BTreeMap::new(), profile: None };
         let mut options = RunnerOptions {
             default,
             services: BTreeMap::new(),

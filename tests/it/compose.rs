@@ -1,0 +1,257 @@
+//! Projects of `tests/fixtures/compose`, loaded from memory as if they were in `/project`.
+//!
+//! Each snapshot of a project is what `docker compose config --format json` prints for the same folder.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sense_orchestrator::compose::print::config_json;
+use sense_orchestrator::compose::{self, FileKind, Files, LoadErrors, MAX_FILE_BYTES, Options};
+use sense_orchestrator::names::ServiceName;
+
+/// Files in memory; what is a prefix of a file's path is a directory.
+#[derive(Default)]
+struct Memory {
+    files: BTreeMap<PathBuf, Vec<u8>>,
+    special: Vec<PathBuf>,
+}
+
+impl Memory {
+    /// The files of a fixture, as if its folder were `/project`.
+    fn fixture(name: &str) -> Self {
+        fn visit(folder: &Path, to: &Path, memory: &mut Memory) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let entry = entry.unwrap();
+                let target = to.join(entry.file_name());
+                if entry.file_type().unwrap().is_dir() {
+                    visit(&entry.path(), &target, memory);
+                } else {
+                    memory.files.insert(target, std::fs::read(entry.path()).unwrap());
+                }
+            }
+        }
+        let mut memory = Self::default();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/compose").join(name);
+        visit(&folder, Path::new("/project"), &mut memory);
+        memory
+    }
+
+    fn of(files: &[(&str, &str)]) -> Self {
+        let files = files.iter().map(|(path, text)| (Path::new("/project").join(path), text.as_bytes().to_vec()));
+        Self { files: files.collect(), special: Vec::new() }
+    }
+}
+
+impl Files for Memory {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        if self.special.iter().any(|special| special == path) {
+            Ok(FileKind::Other)
+        } else if self.files.contains_key(path) {
+            Ok(FileKind::File)
+        } else if self.files.keys().any(|file| file.starts_with(path)) {
+            Ok(FileKind::Directory)
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+}
+
+fn options() -> Options {
+    Options {
+        working_dir: "/project".into(),
+        environment: BTreeMap::from([("HOME".to_owned(), "/home/me".to_owned())]),
+        ..Options::default()
+    }
+}
+
+/// What Compose would print, or everything that is wrong.
+fn config(files: &Memory, options: &Options, services: &[&str]) -> String {
+    let services: Vec<ServiceName> = services.iter().map(|name| name.parse().unwrap()).collect();
+    match compose::load(files, options).and_then(|model| model.select(files, &services)) {
+        Ok(mut project) => {
+            // `config` reads them and leaves them out; a container's hash has them.
+            project.services.values_mut().for_each(|service| service.label_file.clear());
+            config_json(&project).unwrap()
+        }
+        Err(errors) => errors.to_string(),
+    }
+}
+
+fn errors_of(files: &Memory) -> LoadErrors {
+    compose::load(files, &options()).and_then(|model| model.select(files, &[])).unwrap_err()
+}
+
+macro_rules! fixtures {
+    ($($test:ident: $fixture:literal $(, profiles $profiles:expr)? $(, services $services:expr)?;)*) => {
+        $(#[test]
+        fn $test() {
+            #[allow(unused_mut, reason = "only some fixtures set options")]
+            let mut options = options();
+            $(options.profiles = $profiles.iter().map(|profile: &&str| (*profile).to_owned()).collect();)?
+            #[allow(unused_mut, unused_assignments, reason = "only some fixtures select services")]
+            let mut services: &[&str] = &[];
+            $(services = &$services;)?
+            insta::assert_snapshot!(config(&Memory::fixture($fixture), &options, services));
+        })*
+    };
+}
+
+fixtures! {
+    an_override_file_is_merged_field_by_field: "merge";
+    tags_remove_and_replace: "tags";
+    later_documents_and_the_last_name_win: "documents";
+    services_extend_others_of_any_file: "extends";
+    included_files_have_their_own_folder_and_variables: "include";
+    short_forms_become_long: "canonical";
+    networks_names_and_dependencies_are_implied: "implied";
+    variables_come_from_where_compose_takes_them: "environment";
+    without_profiles_only_services_without_profiles_are_enabled: "profiles";
+    a_named_service_enables_its_profiles_but_not_those_of_its_dependencies: "profiles", services ["web"];
+    an_enabled_service_cannot_depend_on_a_disabled_one: "profiles", profiles ["front"];
+    a_missing_env_file_is_an_error_of_a_selected_service: "profiles", profiles ["back"], services ["web"];
+    a_service_that_is_not_selected_needs_no_env_file: "profiles", profiles ["back"], services ["always"];
+    all_errors_of_a_file_are_reported_with_their_places: "errors";
+    all_inconsistencies_are_reported_with_their_places: "inconsistent";
+}
+
+#[test]
+fn files_are_searched_upwards_and_both_env_files_count() {
+    let options = Options { working_dir: "/project/deep/down".into(), ..options() };
+    insta::assert_snapshot!(config(&Memory::fixture("search"), &options, &[]));
+}
+
+#[test]
+fn settings_in_the_env_file_choose_files_profiles_and_name() {
+    let options = Options { working_dir: "/project/here".into(), ..options() };
+    insta::assert_snapshot!(config(&Memory::fixture("variable"), &options, &[]));
+}
+
+#[test]
+fn a_project_seen_elsewhere_is_told_in_the_hosts_paths() {
+    let files = Memory::fixture("canonical");
+    let options = Options { host_paths: vec![("/project".into(), "/srv/app".into())], ..options() };
+    let project = compose::load(&files, &options).unwrap().select(&files, &[]).unwrap();
+    assert_eq!(project.working_dir, "/srv/app");
+    assert_eq!(project.config_files, ["/srv/app/compose.yaml"]);
+    assert_eq!(project.secrets["key"].file, "/srv/app/key");
+    assert_eq!(project.volumes["store"].driver_opts["device"], "/srv/app/dev");
+    let sources: Vec<&str> =
+        project.services["web"].volumes.iter().map(|mount| mount.source.as_str()).filter(|s| s.contains('/')).collect();
+    assert_eq!(sources, ["/srv/app/b", "/home/me/home", "/srv/app"]);
+    assert_eq!(project.services["web"].labels["from"], "file", "label files are read where we see them");
+}
+
+#[test]
+fn a_host_path_that_a_variable_brings_is_read_where_we_see_it() {
+    let files = Memory::of(&[
+        ("compose.yaml", "services: {web: {image: x, env_file: ['${PWD}/my.env'], volumes: ['${PWD}/d:/d']}}"),
+        ("my.env", "A=1"),
+    ]);
+    let mut options = Options { host_paths: vec![("/project".into(), "/srv/app".into())], ..options() };
+    options.environment.insert("PWD".to_owned(), "/srv/app".to_owned());
+    let project = compose::load(&files, &options).unwrap().select(&files, &[]).unwrap();
+    let web = &project.services["web"];
+    assert_eq!(web.environment["A"].as_deref(), Some("1"));
+    assert_eq!(web.volumes[0].source, "/srv/app/d");
+}
+
+#[test]
+fn stopping_reads_no_env_file() {
+    let files = Memory::of(&[("compose.yaml", "services: {web: {image: x, env_file: nowhere.env}}")]);
+    let model = compose::load(&files, &options()).unwrap();
+    assert!(model.select(&files, &[]).is_err());
+    assert!(model.select_for_stop(&files, &[]).unwrap().services.contains_key("web"));
+}
+
+#[test]
+fn a_secret_of_an_included_file_keeps_the_value_of_its_own_environment() {
+    let files = Memory::fixture("include");
+    let model = compose::load(&files, &options()).unwrap();
+    let project = model.select(&files, &["inner".parse().unwrap()]).unwrap();
+    assert_eq!(project.secrets["key"].environment_value.as_deref(), Some("parent-child"));
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_opened() {
+    let mut files = Memory::of(&[]);
+    files.special.push("/project/compose.yaml".into());
+    assert_eq!(errors_of(&files).to_string(), "read /project/compose.yaml: is not a regular file");
+    let files = Memory::of(&[("compose.yaml/inner", "")]);
+    assert_eq!(errors_of(&files).to_string(), "read /project/compose.yaml: is a directory");
+}
+
+#[test]
+fn a_file_that_is_not_utf_8_is_refused_with_its_line() {
+    let mut files = Memory::of(&[]);
+    files.files.insert("/project/compose.yaml".into(), b"services:\n  a: {image: \xff}\n".to_vec());
+    assert_eq!(errors_of(&files).to_string(), "read /project/compose.yaml: line 2 is not UTF-8");
+}
+
+#[test]
+fn a_file_beyond_the_limit_is_refused() {
+    let text = format!("services: {{a: {{image: x}}}}\n#{}", " ".repeat(MAX_FILE_BYTES));
+    let files = Memory::of(&[("compose.yaml", &text)]);
+    assert_eq!(errors_of(&files).to_string(), "read /project/compose.yaml: is larger than 10 MiB");
+}
+
+#[test]
+fn more_services_than_any_project_has_are_refused() {
+    let services: Vec<String> = (0..=10_000).map(|index| format!(" s{index}: {{image: x}}\n")).collect();
+    let files = Memory::of(&[("compose.yaml", &format!("services:\n{}", services.concat()))]);
+    assert_eq!(errors_of(&files).to_string(), "compose.yaml:1:1: the project has more than 10000 services");
+}
+
+#[test]
+fn a_chain_of_extends_that_grows_without_bound_is_refused() {
+    let pairs: Vec<String> = (0..2_000).map(|index| format!("V{index}: x")).collect();
+    let mut text = format!("services:\n s0: {{image: x, environment: {{{}}}}}\n", pairs.join(", "));
+    text.extend((1..9_000).map(|index| format!(" s{index}: {{extends: s{}}}\n", index - 1)));
+    let errors = errors_of(&Memory::of(&[("compose.yaml", &text)])).to_string();
+    assert!(errors.contains("the project holds more than"), "{}", errors.lines().next().unwrap_or_default());
+}
+
+#[test]
+fn includes_that_multiply_are_refused() {
+    let mut files: Vec<(String, String)> = (0..30)
+        .map(|index| (format!("{index}.yaml"), format!("include: [{next}.yaml, {next}.yaml]\n", next = index + 1)))
+        .collect();
+    files.push(("30.yaml".to_owned(), "services: {a: {image: x}}".to_owned()));
+    files.push(("compose.yaml".to_owned(), "include: [0.yaml]".to_owned()));
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let errors = errors_of(&Memory::of(&files)).to_string();
+    assert!(errors.contains("the project reads more than 2000 files"), "{errors}");
+}
+
+#[test]
+fn a_long_chain_of_includes_is_refused() {
+    let files: Vec<(String, String)> = (0..1_000)
+        .map(|index| {
+            let name = if index == 0 { "compose.yaml".to_owned() } else { format!("{index}.yaml") };
+            (name, format!("include: [{}.yaml]\nservices: {{s{index}: {{image: x}}}}", index + 1))
+        })
+        .collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let errors = errors_of(&Memory::of(&files)).to_string();
+    assert!(errors.contains("more than 50 files include each other"), "{errors}");
+}
+
+#[test]
+fn a_long_chain_of_extends_is_refused() {
+    let text: String = (0..1_000).map(|index| format!(" s{index}: {{extends: s{}}}\n", index + 1)).collect();
+    let text = format!("services:\n{text} s1000: {{image: x}}\n");
+    let errors = errors_of(&Memory::of(&[("compose.yaml", &text)])).to_string();
+    assert!(errors.contains("more than 200 services extend each other in one chain"), "{errors}");
+}
+
+#[test]
+fn thousands_of_errors_are_counted_and_not_kept() {
+    let keys: Vec<String> = (0..10_000).map(|index| format!("  k{index}: x\n")).collect();
+    let files = Memory::of(&[("compose.yaml", &format!("services:\n a:\n  image: x\n{}", keys.concat()))]);
+    let errors = errors_of(&files).to_string();
+    assert!(errors.lines().count() <= 501, "{}", errors.lines().count());
+}
