@@ -18,6 +18,7 @@ mod daemon;
 mod engine;
 mod golden;
 mod health;
+mod interop;
 mod lifecycle;
 mod runs;
 mod scheduling;
