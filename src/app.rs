@@ -1,5 +1,6 @@
 //! Puts the daemon together: settings to components, and the subcommands that are not the daemon.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,9 +70,9 @@ impl Failed {
 pub async fn run(command: Command, settings: Settings) -> Result<(), Failed> {
     match command {
         Command::Run => daemon(settings).await,
-        Command::Check => commands::check(&settings).await,
+        Command::Check => commands::check(&settings),
         Command::Render(render) => commands::render(&settings, &render).await,
-        Command::Config(config) => commands::config(&settings, &config).await,
+        Command::Config(config) => commands::config(&settings, &config),
         Command::Health => health::ask(&settings).await,
     }
 }
@@ -113,14 +114,14 @@ fn runner_options(settings: &Settings, dialect: Dialect) -> RunnerOptions {
         default: ServiceOptions {
             limit: settings.runs.timeout,
             proof: None,
-            environment: Default::default(),
+            environment: BTreeMap::new(),
             profile: None,
         },
         services: services.collect(),
         tail: settings.runs.tail,
         dialect,
         default_platform: None,
-        proxies: Default::default(),
+        proxies: BTreeMap::new(),
     }
 }
 

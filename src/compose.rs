@@ -167,8 +167,8 @@ fn project_name(loader: &mut Loader<'_>, located: &Located, files: &[LoadFile], 
         }
         return name.clone();
     }
-    let names = files.iter().flat_map(|file| &file.documents).filter_map(|document| document.as_map()?.get("name"));
-    let last = names.filter(|name| matches!(&name.kind, Kind::Str(text) if !text.is_empty())).next_back();
+    let mut names = files.iter().flat_map(|file| &file.documents).filter_map(|document| document.as_map()?.get("name"));
+    let last = names.rfind(|name| matches!(&name.kind, Kind::Str(text) if !text.is_empty()));
     if let Some(node) = last {
         let mut map = yaml::Map::new();
         let place = node.place.clone();

@@ -43,9 +43,7 @@ fn address(settings: &Settings) -> io::Result<SocketAddr> {
     let here = std::env::current_dir()?;
     let identity = (here, &settings.compose.files, &settings.compose.project_name, &settings.docker.host);
     let identity = format!("{identity:?}");
-    let digest = Sha256::digest(identity.as_bytes());
-    let mark: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    SocketAddr::from_abstract_name(format!("sense-orchestrator/{mark}"))
+    SocketAddr::from_abstract_name(format!("sense-orchestrator/{:x}", Sha256::digest(identity.as_bytes())))
 }
 
 /// Answers until the intake closes.

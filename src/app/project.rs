@@ -1,5 +1,6 @@
 //! Where the Compose project is: as the settings say, else as our own container's labels say, else where we stand.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tokio::time::sleep;
@@ -30,12 +31,17 @@ pub(super) async fn locate(settings: &settings::Compose, engine: &impl Engine) -
         Some(id) => asked(engine, &id).await,
         None => None,
     };
-    located(settings, own.unwrap_or_default(), std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")))
+    located(settings, own, &here())
 }
 
 /// As [`locate`], but an Engine that does not answer is none.
-pub(super) async fn locate_offline(settings: &settings::Compose) -> Located {
-    located(settings, OwnContainer::default(), std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")))
+pub(super) fn locate_offline(settings: &settings::Compose) -> Located {
+    located(settings, None, &here())
+}
+
+/// Where we stand; the root where that is gone.
+fn here() -> PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"))
 }
 
 async fn asked(engine: &impl Engine, id: &str) -> Option<OwnContainer> {
@@ -60,16 +66,33 @@ async fn asked(engine: &impl Engine, id: &str) -> Option<OwnContainer> {
     }
 }
 
-fn located(settings: &settings::Compose, own: OwnContainer, here: PathBuf) -> Located {
+/// What `${…}` sees before `.env`: what the settings say, and where the project is on the host.
+///
+/// Of a shell's variables those two are the ones that files count on. In a container `HOME` is not the host's.
+fn environment(settings: &settings::Compose, own: Option<&OwnContainer>, here: &Path) -> BTreeMap<String, String> {
+    let mut variables = settings.environment.0.clone();
+    let directory = own.map_or(Some(here), |own| own.working_dir.as_deref());
+    if let Some(directory) = directory {
+        variables.entry("PWD".to_owned()).or_insert_with(|| directory.to_string_lossy().into_owned());
+    }
+    if let (None, Some(home)) = (own, &settings.home) {
+        variables.entry("HOME".to_owned()).or_insert_with(|| home.clone());
+    }
+    variables
+}
+
+fn located(settings: &settings::Compose, own: Option<OwnContainer>, here: &Path) -> Located {
     let absolute = |path: &Path| here.join(path);
+    let environment = environment(settings, own.as_ref(), here);
+    let own = own.unwrap_or_default();
     let mut options = Options {
-        working_dir: here.clone(),
+        working_dir: here.to_path_buf(),
         project_directory: settings.project_directory.as_deref().map(absolute),
         files: settings.files.iter().map(|path| absolute(path)).collect(),
         env_files: settings.env_files.iter().map(|path| absolute(path)).collect(),
         project_name: settings.project_name.as_ref().map(ToString::to_string).or_else(|| own.project.clone()),
         profiles: settings.profiles.clone(),
-        environment: settings.environment.0.clone(),
+        environment,
         host_paths: own.mounts.iter().filter(|(path, host)| path != host).cloned().collect(),
     };
     if options.files.is_empty() && !own.config_files.is_empty() {

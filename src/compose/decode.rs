@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use self::reader::{Reader, json};
+use self::reader::Reader;
 use super::error::{LoadError, LoadErrors};
 use super::key_path::KeyPath;
 use super::normalize::ENVIRONMENT_VALUE;
@@ -59,9 +59,7 @@ pub(super) fn decode(project: &Node, errors: &mut LoadErrors) -> Decoded {
     decoded.volumes = named(&reader, "volumes", volume);
     decoded.secrets = named(&reader, "secrets", file_object);
     decoded.configs = named(&reader, "configs", file_object);
-    if let Some(models) = map.get("models").and_then(Node::as_map) {
-        decoded.models = models.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect();
-    }
+    decoded.models = named(&reader, "models", |model| model.json());
     decoded.extensions = reader.extensions();
     decoded.extensions.values_mut().for_each(empty_lists_to_null);
     *errors = sink.into_inner();

@@ -113,15 +113,10 @@ mod tests {
 
     #[test]
     fn a_path_deeper_than_any_rule_matches_none() {
-        let a = KeyPath::ROOT.key("1");
-        let b = a.key("2");
-        let c = b.key("3");
-        let d = c.key("4");
-        let e = d.key("5");
-        let f = e.key("6");
-        let g = f.key("7");
-        let h = g.key("8");
-        assert_eq!(h.keys().as_slice().len(), 8);
-        assert!(h.key("9").keys().as_slice().is_empty());
+        fn below(path: &KeyPath<'_>, levels: usize) -> usize {
+            if levels == 0 { path.keys().as_slice().len() } else { below(&path.key("k"), levels - 1) }
+        }
+        assert_eq!(below(&KeyPath::ROOT, 8), 8);
+        assert_eq!(below(&KeyPath::ROOT, 9), 0);
     }
 }

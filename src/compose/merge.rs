@@ -256,3 +256,70 @@ fn pools(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mut LoadError
         .collect();
     base.kind = Kind::Seq(merged);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::yaml::{Limits, parse};
+    use super::*;
+
+    fn document(text: &str) -> Node {
+        parse("f".into(), text, &Limits::default()).unwrap().remove(0)
+    }
+
+    /// The merge of two services, without their places.
+    fn merged(base: &str, over: &str) -> (Node, String) {
+        let wrap = |service: &str| document(&format!("services: {{a: {{{service}}}}}"));
+        let (mut base, mut errors) = (wrap(base), LoadErrors::default());
+        merge(&mut base, wrap(over), &KeyPath::ROOT, &mut errors);
+        enforce_unicity(&mut base, &KeyPath::ROOT, &mut errors);
+        (base, errors.to_string())
+    }
+
+    #[test]
+    fn each_field_is_merged_by_its_own_rule() {
+        for (base, over, result) in [
+            ("hostname: a", "hostname: b", "hostname: b"),
+            ("hostname: a", "hostname: null", "hostname: a"),
+            ("command: [a]", "command: null", "command: null"),
+            ("cap_add: [A, B]", "cap_add: [C, A]", "cap_add: [A, B, C]"),
+            ("environment: {B: 1, A: 2, C: }", "environment: [A=3]", "environment: [A=3, B=1, C]"),
+            ("dns: 1.1.1.1", "dns: [2.2.2.2]", "dns: [1.1.1.1, 2.2.2.2]"),
+            ("extra_hosts: [h=1]", "extra_hosts: {h: 2}", "extra_hosts: [h=1, h=2]"),
+            ("build: x", "build: {target: t}", "build: {context: x, target: t}"),
+            ("networks: [n]", "networks: {n: {priority: 1}}", "networks: {n: {priority: 1}}"),
+            ("logging: {driver: a, options: {x: y}}", "logging: {driver: b}", "logging: {driver: b}"),
+            ("logging: {options: {x: y}}", "logging: {driver: b}", "logging: {driver: b, options: {x: y}}"),
+            ("ulimits: {n: {soft: 1, hard: 2}}", "ulimits: {n: 3}", "ulimits: {n: 3}"),
+            ("volumes: ['./a:/x', /y]", "volumes: ['vol:/x']", "volumes: ['vol:/x', /y]"),
+        ] {
+            let expected = document(&format!("services: {{a: {{{result}}}}}"));
+            assert_eq!(merged(base, over), (expected, String::new()), "{base} + {over}");
+        }
+    }
+
+    #[test]
+    fn a_list_cannot_be_overridden_by_a_mapping() {
+        let (result, errors) = merged("cap_add: [a]", "cap_add: {a: b}");
+        assert_eq!(errors, "f:1:25: cannot override services.a.cap_add");
+        assert_eq!(result, document("services: {a: {cap_add: [a]}}"), "the rest of the project can still be looked at");
+    }
+
+    #[test]
+    fn address_pools_are_merged_with_the_oddities_of_compose() {
+        let pools = |text: &str| document(&format!("networks: {{n: {{ipam: {{config: [{text}]}}}}}}"));
+        for (base, over, result) in [
+            ("{subnet: a}", "{subnet: a, gateway: g}, {subnet: b}", "{subnet: a, gateway: g}, {subnet: b}"),
+            ("{subnet: a}, {subnet: b, gateway: g}", "{subnet: c}", "{subnet: c, gateway: g}"),
+            (
+                "{subnet: a}, {subnet: b, gateway: g}",
+                "{subnet: c}, {subnet: b, ip_range: r}",
+                "{subnet: b, gateway: g, ip_range: r}, {subnet: b, ip_range: r}",
+            ),
+        ] {
+            let (mut base, mut errors) = (pools(base), LoadErrors::default());
+            merge(&mut base, pools(over), &KeyPath::ROOT, &mut errors);
+            assert_eq!(base, pools(result));
+            assert!(errors.is_empty(), "{errors}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use serde::ser::SerializeMap;
-use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
+use serde_json::ser::{Formatter, PrettyFormatter};
 
 use super::number::{json_f32_text, json_f64_text};
 use super::project::Project;
@@ -13,28 +13,21 @@ use super::project::Project;
 ///
 /// # Errors
 ///
-/// A number that is not finite: JSON has no word for it, and Compose fails as well.
+/// A number that is not finite, or an SSH key with a path: Compose has no JSON for them either.
 pub fn config_json(project: &Project) -> Result<String, serde_json::Error> {
+    let mut keys = project.services.values().filter_map(|service| service.build.as_ref()).flat_map(|build| &build.ssh);
+    if keys.any(|key| key.contains('=')) {
+        return Err(serde::ser::Error::custom("an ssh key with a path has no JSON form"));
+    }
     let mut bytes = Vec::with_capacity(4096);
-    let formatter = GoFormatter { pretty: Some(PrettyFormatter::new()) };
+    let formatter = GoFormatter { pretty: PrettyFormatter::new() };
     Whole(project).serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter))?;
     let text = String::from_utf8(bytes).map_err(serde::ser::Error::custom)?;
     Ok(text.replace('$', "$$"))
 }
 
-/// A value as compact JSON in Go's spelling, which is what Compose hashes.
-///
-/// # Errors
-///
-/// A number that is not finite.
-pub fn go_json<T: Serialize + ?Sized>(value: &T) -> Result<String, serde_json::Error> {
-    let mut bytes = Vec::with_capacity(512);
-    let formatter = GoFormatter { pretty: None };
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter))?;
-    String::from_utf8(bytes).map_err(serde::ser::Error::custom)
-}
-
-/// Sections and extensions of a project, in alphabetical order; empty ones are left out, but for the services.
+/// Sections and extensions of a project, in alphabetical order; empty ones are left out, but for the services, and so are
+/// the models.
 struct Whole<'a>(&'a Project);
 
 impl Serialize for Whole<'_> {
@@ -63,9 +56,9 @@ impl Serialize for Whole<'_> {
     }
 }
 
-/// Go's encoder, compact or indented by two spaces: shortest floats, and `<`, `>`, `&`, U+2028 and U+2029 escaped.
+/// Go's `json.MarshalIndent`: two spaces, shortest floats, and `<`, `>`, `&`, U+2028 and U+2029 escaped.
 struct GoFormatter<'a> {
-    pretty: Option<PrettyFormatter<'a>>,
+    pretty: PrettyFormatter<'a>,
 }
 
 impl Formatter for GoFormatter<'_> {
@@ -91,66 +84,39 @@ impl Formatter for GoFormatter<'_> {
     }
 
     fn begin_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.begin_array(writer),
-            None => CompactFormatter.begin_array(writer),
-        }
+        self.pretty.begin_array(writer)
     }
 
     fn end_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.end_array(writer),
-            None => CompactFormatter.end_array(writer),
-        }
+        self.pretty.end_array(writer)
     }
 
     fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.begin_array_value(writer, first),
-            None => CompactFormatter.begin_array_value(writer, first),
-        }
+        self.pretty.begin_array_value(writer, first)
     }
 
     fn end_array_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.end_array_value(writer),
-            None => CompactFormatter.end_array_value(writer),
-        }
+        self.pretty.end_array_value(writer)
     }
 
     fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.begin_object(writer),
-            None => CompactFormatter.begin_object(writer),
-        }
+        self.pretty.begin_object(writer)
     }
 
     fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.end_object(writer),
-            None => CompactFormatter.end_object(writer),
-        }
+        self.pretty.end_object(writer)
     }
 
     fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.begin_object_key(writer, first),
-            None => CompactFormatter.begin_object_key(writer, first),
-        }
+        self.pretty.begin_object_key(writer, first)
     }
 
     fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.begin_object_value(writer),
-            None => CompactFormatter.begin_object_value(writer),
-        }
+        self.pretty.begin_object_value(writer)
     }
 
     fn end_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        match &mut self.pretty {
-            Some(pretty) => pretty.end_object_value(writer),
-            None => CompactFormatter.end_object_value(writer),
-        }
+        self.pretty.end_object_value(writer)
     }
 }
 

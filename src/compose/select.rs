@@ -112,11 +112,10 @@ fn closure(services: &Services<'_>, names: &[ServiceName]) -> Result<BTreeSet<Se
                 let dependencies = service.depends_on.iter();
                 open.extend(dependencies.map(|(name, dependency)| (name, dependency.required)));
             }
-            Some(_) => {}
             None if required => {
                 return Err(LoadError::new(format!("no such service: {name}")).of(format_args!("services.{name}")));
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
     Ok(selected)

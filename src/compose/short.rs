@@ -216,6 +216,9 @@ pub fn extra_hosts(node: &Node) -> Result<BTreeMap<String, Vec<String>>, String>
     match &node.kind {
         Kind::Map(map) => {
             for entry in map {
+                if entry.key.starts_with("x-") {
+                    return Err(format!("unexpected extension {} among the hosts", entry.key));
+                }
                 let addresses = match &entry.value.kind {
                     Kind::Seq(items) => items.iter().filter_map(|item| scalar_text(&item.kind)).collect(),
                     kind => vec![scalar_text(kind).unwrap_or_default()],

@@ -237,12 +237,15 @@ pub fn parse(file: Arc<str>, text: &str, limits: &Limits) -> Result<Vec<Node>, Y
     let mut options = Options::default();
     options.block_scalar_eof_without_line_feed = true;
     options.emit_unresolved_aliases = true;
+    options.emit_anchor_events = true;
     let mut builder = Builder {
         parser: Parser::new_from_str_with_options(text, options),
         file,
         limits: *limits,
         spent: Cost::default(),
         anchors: HashMap::new(),
+        names: HashMap::new(),
+        kept: HashMap::new(),
         tabs: None,
     };
     if text.len() > limits.bytes {
@@ -255,7 +258,7 @@ pub fn parse(file: Arc<str>, text: &str, limits: &Limits) -> Result<Vec<Node>, Y
     while let Some((event, span)) = builder.next()? {
         match event {
             Event::StreamStart | Event::DocumentEnd => {}
-            Event::DocumentStart(..) => builder.anchors.clear(),
+            Event::DocumentStart(..) => builder.keep_anchors(),
             Event::StreamEnd => break,
             event => documents.push(builder.node(event, span, 0)?),
         }
@@ -285,21 +288,42 @@ struct Builder<'a> {
     limits: Limits,
     spent: Cost,
     anchors: HashMap<usize, Anchored>,
+    /// What the anchors of this document are called.
+    names: HashMap<usize, String>,
+    /// Anchors of the documents before, by name: with go-yaml they last as long as the file.
+    kept: HashMap<String, Anchored>,
     /// Only of a text that has tabs.
     tabs: Option<Tabs<'a>>,
 }
 
 impl<'a> Builder<'a> {
     fn next(&mut self) -> Result<Option<(Event<'a>, Span)>, YamlError> {
-        match self.parser.next_event() {
-            None => Ok(None),
-            Some(Ok(next)) => Ok(Some(next)),
-            Some(Err(error)) => {
-                let marker = error.marker();
-                let place = self.place_at(marker.line(), marker.col());
-                Err(YamlError { place, kind: YamlErrorKind::Syntax(error.info()) })
+        loop {
+            match self.parser.next_event() {
+                None => return Ok(None),
+                Some(Ok((Event::Anchor(anchor, name), _))) => {
+                    self.names.insert(anchor, name.into_owned());
+                }
+                Some(Ok(next)) => return Ok(Some(next)),
+                Some(Err(error)) => {
+                    let marker = error.marker();
+                    let place = self.place_at(marker.line(), marker.col());
+                    return Err(YamlError { place, kind: YamlErrorKind::Syntax(error.info()) });
+                }
             }
         }
+    }
+
+    /// Puts the anchors of a document by, for the documents behind it.
+    fn keep_anchors(&mut self) {
+        let mut named: Vec<(usize, String)> = self.names.drain().collect();
+        named.sort_unstable();
+        for (anchor, name) in named {
+            if let Some(anchored) = self.anchors.remove(&anchor) {
+                self.kept.insert(name, anchored);
+            }
+        }
+        self.anchors.clear();
     }
 
     /// The next event inside a collection, where the stream cannot end.
@@ -366,9 +390,7 @@ impl<'a> Builder<'a> {
         let place = self.place(span);
         let (anchor, tag, kind) = match event {
             Event::Alias(anchor) => return self.alias(anchor, span),
-            Event::UnresolvedAlias(name) => {
-                return Err(self.error(span, YamlErrorKind::UnknownAnchor(name.into_owned())));
-            }
+            Event::UnresolvedAlias(name) => return self.alias_of_earlier_document(&name, span),
             Event::Scalar(text, style, anchor, tag) => {
                 let tag = tag.as_deref();
                 let kind = scalar::read(&text, style == ScalarStyle::Plain, tag)
@@ -427,6 +449,15 @@ impl<'a> Builder<'a> {
         if let Some(tabs) = &mut self.tabs {
             tabs.close(start, end);
         }
+    }
+
+    fn alias_of_earlier_document(&mut self, name: &str, span: Span) -> Result<Node, YamlError> {
+        let Some(Anchored { node, cost }) = self.kept.get(name) else {
+            return Err(self.error(span, YamlErrorKind::UnknownAnchor(name.to_owned())));
+        };
+        let (node, cost) = (node.clone(), *cost);
+        self.spend(span, cost)?;
+        Ok(node)
     }
 
     fn mapping(&mut self, outer: Span, depth: usize) -> Result<Map, YamlError> {
@@ -742,6 +773,14 @@ mod tests {
         assert_eq!(read("# nothing\n").unwrap().len(), 0);
         assert_eq!(read("---\n").unwrap().len(), 1);
         assert_eq!(read("a: 1\n---\nb: 2\n---\n").unwrap().len(), 3);
+    }
+
+    #[test]
+    fn anchors_last_over_documents() {
+        let documents = read("a: &x 1\nb: &x 2\n---\nc: *x\nd: &x 3\n---\ne: *x\n").unwrap();
+        assert_eq!(documents[1], one("c: 2\nd: 3\n"));
+        assert_eq!(documents[2], one("e: 3\n"));
+        assert!(read("a: *x\n---\nb: &x 1\n").is_err());
     }
 
     #[test]

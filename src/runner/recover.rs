@@ -57,7 +57,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             Ok(found) => found.unwrap_or_default(),
             Err(error) => {
                 warn!(container = name, error = %Chain(&error), "start of an adopted run not known");
-                Default::default()
+                bollard::models::ContainerInspectResponse::default()
             }
         };
         // The wall clock may have been set since: an age that cannot be is none.

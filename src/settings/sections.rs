@@ -93,6 +93,9 @@ pub struct Compose {
     /// What interpolation sees before `.env`; of our own variables only those that the setting names.
     #[serde(skip)]
     pub environment: Variables,
+    /// Our own `HOME`, which is the host's only outside of a container.
+    #[serde(skip)]
+    pub home: Option<String>,
     /// The setting that [`Compose::environment`] is made of: `NAME` or `NAME=value`.
     #[serde(rename = "environment", deserialize_with = "scalar::list")]
     pub(super) environment_names: Vec<String>,

@@ -66,8 +66,7 @@ fn code(text: &str) -> String {
 /// Modules of ours that a piece of source names after `crate::`, those of a list in braces included.
 fn used(code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
+    for rest in code.split("crate::").skip(1) {
         if let Some(list) = rest.strip_prefix('{') {
             let list = list.split('}').next().unwrap_or_default();
             found.extend(list.split(',').filter_map(|item| known(item.trim())));

@@ -210,9 +210,7 @@ fn more_services_than_any_project_has_are_refused() {
 fn a_chain_of_extends_that_grows_without_bound_is_refused() {
     let pairs: Vec<String> = (0..2_000).map(|index| format!("V{index}: x")).collect();
     let mut text = format!("services:\n s0: {{image: x, environment: {{{}}}}}\n", pairs.join(", "));
-    for index in 1..9_000 {
-        text.push_str(&format!(" s{index}: {{extends: s{}}}\n", index - 1));
-    }
+    text.extend((1..9_000).map(|index| format!(" s{index}: {{extends: s{}}}\n", index - 1)));
     let errors = errors_of(&Memory::of(&[("compose.yaml", &text)])).to_string();
     assert!(errors.contains("the project holds more than"), "{}", errors.lines().next().unwrap_or_default());
 }

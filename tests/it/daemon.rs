@@ -19,7 +19,7 @@ use crate::support::redis::RedisServer;
 use crate::support::stack::Folder;
 
 /// Longest wait for a log line.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A project of its own on the real Engine, removed with all that it made.
 struct Site {
@@ -123,7 +123,7 @@ impl Daemon {
             |line: &Value| line["message"] == message && service.is_none_or(|service| line["service"] == service);
         let found = timeout(PATIENCE, async {
             loop {
-                let Some(line) = self.log.recv().await else { return None };
+                let line = self.log.recv().await?;
                 self.seen.push(line.clone());
                 if wanted(&line) {
                     return Some(line);

@@ -16,6 +16,7 @@ mod config_changes;
 mod contract;
 mod daemon;
 mod engine;
+mod golden;
 mod health;
 mod lifecycle;
 mod runs;

@@ -1,5 +1,6 @@
 //! Runs of ephemeral services: their life, their limit, and that nothing is left of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::HealthStatusEnum;
@@ -201,7 +202,7 @@ async fn no_fault_at_any_step_leaves_a_container_or_a_service_that_stays_busy() 
 async fn a_container_is_removed_once_the_engine_is_back() {
     let stack = Stack::new(PLAIN);
     stack.engine.script("weather", Script::exits(0, 30 * SECOND));
-    let engine = stack.engine.clone();
+    let engine = Arc::clone(&stack.engine);
     let restart = async {
         sleep(10 * SECOND).await;
         engine.shut_down();
@@ -220,7 +221,7 @@ async fn a_container_is_removed_once_the_engine_is_back() {
 async fn a_container_that_somebody_removes_fails_the_run() {
     let stack = Stack::new(PLAIN);
     stack.engine.script("weather", Script::stays());
-    let engine = stack.engine.clone();
+    let engine = Arc::clone(&stack.engine);
     let removal = async {
         sleep(10 * SECOND).await;
         engine.lose_container("weather");

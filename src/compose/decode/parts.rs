@@ -48,7 +48,15 @@ fn ssh(reader: &Reader<'_>) -> Vec<String> {
     };
     match reader.get("ssh") {
         Some(Node { kind: Kind::Map(_), .. }) => reader.nullable_map("ssh").into_iter().map(line).collect(),
-        _ => reader.strings("ssh"),
+        _ => {
+            let keys = reader.strings("ssh");
+            if let Some(node) = reader.get("ssh") {
+                for key in keys.iter().filter(|key| *key != "default" && !key.contains('=')) {
+                    reader.report("ssh", node, format_args!("has the invalid ssh key {key:?}"));
+                }
+            }
+            keys
+        }
     }
 }
 
@@ -162,7 +170,7 @@ pub(super) fn device_request(reader: Reader<'_>) -> DeviceRequest {
             })
         }
         Some(Node { kind: Kind::Str(_), .. }) => -1,
-        _ => reader.integer("count").unwrap_or_default(),
+        _ => reader.whole("count").unwrap_or_default(),
     };
     DeviceRequest {
         capabilities: reader.strings("capabilities"),

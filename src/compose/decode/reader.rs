@@ -64,6 +64,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The values of a mapping of mappings; a null one reads as `None`.
+    ///
+    /// Compose moves `x-…` keys under one key of its own, where no name is expected: they are nothing that there is.
     pub(super) fn each_named<T>(
         &self,
         key: &str,
@@ -81,10 +83,16 @@ impl<'a> Reader<'a> {
                         None
                     }
                 };
-                values.insert(key.clone(), read);
+                let name = if reader.keeps_extensions() { key } else { within_extensions(key) };
+                values.insert(name.to_owned(), read);
             }
         });
         values
+    }
+
+    /// Whether the keys of this mapping are names even when they start with `x-`.
+    fn keeps_extensions(&self) -> bool {
+        self.path.to_string().ends_with(".depends_on")
     }
 
     /// The items of a list.
@@ -104,8 +112,9 @@ impl<'a> Reader<'a> {
         self.get(key).and_then(|node| self.text(key, node)).unwrap_or_default()
     }
 
+    /// A text, or an integer as one; Compose takes no other number here.
     fn text(&self, key: &str, node: &Node) -> Option<String> {
-        let text = scalar_text(&node.kind);
+        let text = if matches!(node.kind, Kind::Str(_) | Kind::Int(_)) { scalar_text(&node.kind) } else { None };
         if text.is_none() {
             self.wrong(key, node, "a string");
         }
@@ -140,7 +149,8 @@ impl<'a> Reader<'a> {
         let node = self.get(key)?;
         let value = match &node.kind {
             Kind::Int(value) => Some(*value),
-            Kind::Str(text) => text.parse().ok(),
+            // Compose turns text into signed numbers only.
+            Kind::Str(text) if T::try_from(-1).is_ok() => text.parse().ok(),
             Kind::Float(value) => whole(*value),
             _ => None,
         };
@@ -154,6 +164,17 @@ impl<'a> Reader<'a> {
                 self.wrong(key, node, "an integer");
                 None
             }
+        }
+    }
+
+    /// An integer that is written as one.
+    pub(super) fn whole<T: TryFrom<i128>>(&self, key: &str) -> Option<T> {
+        match self.get(key) {
+            Some(node @ Node { kind: Kind::Float(_), .. }) => {
+                self.wrong(key, node, "an integer");
+                None
+            }
+            _ => self.integer(key),
         }
     }
 
@@ -197,7 +218,7 @@ impl<'a> Reader<'a> {
         let node = self.get(key)?;
         match &node.kind {
             Kind::Str(text) => self.parsed(key, node, text),
-            _ => self.integer(key).map(FileMode),
+            _ => self.whole(key).map(FileMode),
         }
     }
 
@@ -227,9 +248,16 @@ impl<'a> Reader<'a> {
         let Some(node) = self.get(key) else { return values };
         match &node.kind {
             Kind::Map(map) => {
-                for entry in map {
-                    let value = if entry.value.is_null() { None } else { self.text(key, &entry.value) };
+                let (extensions, own): (Vec<_>, Vec<_>) = map.iter().partition(|entry| entry.key.starts_with("x-"));
+                for entry in own {
+                    let value = scalar_text(&entry.value.kind);
+                    if value.is_none() && !entry.value.is_null() {
+                        self.wrong(key, &entry.value, "a string");
+                    }
                     values.insert(entry.key.clone(), value);
+                }
+                if !extensions.is_empty() {
+                    values.insert(EXTENSIONS.to_owned(), Some(go_map_text(extensions)));
                 }
             }
             Kind::Seq(items) => {
@@ -246,11 +274,50 @@ impl<'a> Reader<'a> {
         values
     }
 
+    /// A mapping of texts and nothing else.
+    pub(super) fn text_map(&self, key: &str) -> BTreeMap<String, String> {
+        let mut values = BTreeMap::new();
+        self.with(key, |reader| {
+            for Entry { key, value, .. } in reader.map {
+                if key.starts_with("x-") {
+                    reader.wrong(key, value, "left out, an extension has no place here");
+                } else if value.is_null() {
+                    values.insert(key.clone(), String::new());
+                } else if let Some(text) = reader.text(key, value) {
+                    values.insert(key.clone(), text);
+                }
+            }
+        });
+        values
+    }
+
+    /// The mapping as JSON.
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::Value::Object(self.map.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect())
+    }
+
     /// The extensions of a mapping.
     pub(super) fn extensions(&self) -> BTreeMap<String, serde_json::Value> {
         let entries = self.map.iter().filter(|entry| entry.key.starts_with("x-"));
         entries.map(|entry| (entry.key.clone(), json(&entry.value))).collect()
     }
+}
+
+/// The key under which Compose gathers the `x-…` keys of a mapping, also of one whose keys are data.
+pub(super) const EXTENSIONS: &str = "#extensions";
+
+/// The key that Compose reads a key of data as.
+pub(super) fn within_extensions(key: &str) -> &str {
+    if key.starts_with("x-") { EXTENSIONS } else { key }
+}
+
+/// The text that Go has for a map, which is what Compose makes of the extensions of a mapping of texts.
+fn go_map_text(mut entries: Vec<&Entry>) -> String {
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    let text = |entry: &&Entry| {
+        format!("{}:{}", entry.key, scalar_text(&entry.value.kind).unwrap_or_else(|| "<nil>".to_owned()))
+    };
+    format!("map[{}]", entries.iter().map(text).collect::<Vec<_>>().join(" "))
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "Go truncates as well, and `as` saturates")]

@@ -10,7 +10,7 @@ use super::super::project::{
 use super::super::short;
 use super::super::yaml::{Entry, Kind, Node};
 use super::parts::{blkio, build, deploy, develop, device_request, hook, provider};
-use super::reader::Reader;
+use super::reader::{Reader, within_extensions};
 use crate::names::ServiceName;
 
 #[allow(clippy::too_many_lines, reason = "one line a field")]
@@ -111,7 +111,7 @@ pub(super) fn service(reader: &Reader<'_>) -> Service {
         stdin_open: reader.boolean("stdin_open").unwrap_or_default(),
         stop_grace_period: reader.duration("stop_grace_period"),
         stop_signal: reader.string("stop_signal"),
-        storage_opt: reader.string_map("storage_opt"),
+        storage_opt: reader.text_map("storage_opt"),
         sysctls: reader.string_map("sysctls"),
         tmpfs: reader.strings("tmpfs"),
         tty: reader.boolean("tty").unwrap_or_default(),
@@ -240,18 +240,26 @@ fn port(reader: Reader<'_>) -> Port {
     }
 }
 
+const NO_LIMIT: Ulimit = Ulimit::Pair { soft: 0, hard: 0 };
+
 pub(super) fn ulimits(reader: &Reader<'_>) -> BTreeMap<String, Ulimit> {
     let mut limits = BTreeMap::new();
     reader.with("ulimits", |reader| {
         for Entry { key, value, .. } in reader.map {
             let limit = match &value.kind {
+                _ if key.starts_with("x-") => Some(NO_LIMIT),
                 Kind::Map(_) => reader.with(key, |pair| Ulimit::Pair {
-                    soft: pair.integer("soft").unwrap_or_default(),
-                    hard: pair.integer("hard").unwrap_or_default(),
+                    soft: pair.whole("soft").unwrap_or_default(),
+                    hard: pair.whole("hard").unwrap_or_default(),
                 }),
-                _ => reader.integer(key).map(Ulimit::Single),
+                Kind::Null => {
+                    reader.report(key, value, "must be an integer or a mapping");
+                    None
+                }
+                // Compose cannot tell zero from unset.
+                _ => reader.whole(key).map(|limit| if limit == 0 { NO_LIMIT } else { Ulimit::Single(limit) }),
             };
-            limits.extend(limit.map(|limit| (key.clone(), limit)));
+            limits.extend(limit.map(|limit| (within_extensions(key).to_owned(), limit)));
         }
     });
     limits

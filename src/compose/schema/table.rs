@@ -32,7 +32,6 @@ const NULL: Rule = rule!(Value::of(Types::NULL));
 const BOOLEAN_OR_STRING: Rule = rule!(Value::of(Types::BOOLEAN.or(Types::STRING)));
 const INTEGER_OR_STRING: Rule = rule!(Value::of(Types::INTEGER.or(Types::STRING)));
 const NUMBER_OR_STRING: Rule = rule!(Value::of(Types::NUMBER.or(Types::STRING)));
-const STRING_OR_NULL: Rule = rule!(Value::of(Types::STRING.or(Types::NULL)));
 const WORD: Rule = rule!(Value::of(Types::STRING.or(Types::NUMBER).or(Types::BOOLEAN)));
 const WORD_OR_NULL: Rule = rule!(Value::of(Types::STRING.or(Types::NUMBER).or(Types::BOOLEAN).or(Types::NULL)));
 /// Strings, none of them twice.
@@ -109,7 +108,8 @@ const BUILD: Rule = Rule::OneOf(&[
     STRING,
     object!(Object::with(
         keys! {
-            "additional_contexts": PAIRS,
+            // The specification takes numbers as well, Compose does not.
+            "additional_contexts": Rule::OneOf(&[object!(Object::of(Names::Any, STRING)), STRINGS]),
             "args": PAIRS,
             "cache_from": STRING_LIST,
             "cache_to": STRING_LIST,
@@ -487,7 +487,8 @@ pub(super) static SERVICE: Object = Object::with(
         "networks": SERVICE_NETWORKS,
         "oom_kill_disable": BOOLEAN_OR_STRING,
         "oom_score_adj": Rule::OneOf(&[STRING, rule!(Value::of(Types::INTEGER).within(-1000, 1000))]),
-        "pid": STRING_OR_NULL,
+        // The specification takes null as well, Compose does not.
+        "pid": STRING,
         "pids_limit": NUMBER_OR_STRING,
         "platform": STRING,
         "ports": PORTS,
