@@ -244,6 +244,17 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_page_has_every_key_of_a_service_once() {
+        let page = include_str!("../../docs/compose.md");
+        let (_, page) = page.split_once("\n## Keys of a service").unwrap();
+        let page = page.split("\n## ").next().unwrap();
+        let mut told: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        told.sort_unstable();
+        let known: Vec<&str> = table::SERVICE.keys.iter().map(|(key, _)| *key).collect();
+        assert_eq!(told, known);
+    }
+
+    #[test]
     fn unknown_keys_are_told_with_their_nearest_neighbour() {
         assert_eq!(
             errors("services:\n  a:\n    imge: x\n    whatever: 1\nfoo: 1\nsrvices: {}\n"),
