@@ -70,9 +70,9 @@ impl Failed {
 pub async fn run(command: Command, settings: Settings) -> Result<(), Failed> {
     match command {
         Command::Run => daemon(settings).await,
-        Command::Check => commands::check(&settings),
+        Command::Check => commands::check(&settings).await,
         Command::Render(render) => commands::render(&settings, &render).await,
-        Command::Config(config) => commands::config(&settings, &config),
+        Command::Config(config) => commands::config(&settings, &config).await,
         Command::Health => health::ask(&settings).await,
     }
 }

@@ -17,6 +17,7 @@ use tracing::Instrument;
 use crate::action::{Actions, Allowed, ConfigChanges, Reaction, Reactions};
 use crate::bus::subscription::Message;
 use crate::bus::{Bus, Event};
+use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::message::{COMMANDS, Command, Reply};
 use crate::names::RequestId;
@@ -102,7 +103,7 @@ pub async fn run<E: Engine, B: Bus>(
         bus: Arc::clone(&bus),
         runner: runner.clone(),
         meanings: config_changes,
-        services: schedule,
+        services: schedule.clone(),
         intervals: intervals.clone(),
         problems,
         work: work.clone(),
@@ -113,6 +114,7 @@ pub async fn run<E: Engine, B: Bus>(
             runner,
             allowed,
             intervals: intervals.subscribe(),
+            schedule,
             intake: lifetime.intake.clone(),
         }),
         actions,
@@ -217,15 +219,27 @@ impl<E: Engine, B: Bus> Desk<E, B> {
             tracing::info_span!("command", action = command.action, request_id = request.map(tracing::field::display));
         let (steps, replies, recent) = (Arc::clone(&self.steps), self.replies.clone(), Arc::clone(&self.recent));
         let action = action.clone();
+        let (named, asked) = (command.action.clone(), request.map(ToString::to_string));
         let task = async move {
+            let (action_name, request_id) = (named.as_str(), asked.as_deref());
             let begun = Instant::now();
             let ended = steps.action(&action, &command.params).await;
             let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             match &ended {
-                Ok(_) => tracing::info!(duration_ms, "command done"),
+                Ok(_) => tracing::info!(action = action_name, request_id, duration_ms, "command done"),
                 // The sender learns of it, and anybody can send thousands.
-                Err(fault) if fault.refused => tracing::debug!(error = fault.error, "command refused"),
-                Err(fault) => tracing::warn!(duration_ms, error = fault.error, "command failed"),
+                Err(fault) if fault.refused => {
+                    tracing::debug!(action = action_name, request_id, error = fault.error, "command refused")
+                }
+                Err(fault) => {
+                    tracing::warn!(
+                        action = action_name,
+                        request_id,
+                        duration_ms,
+                        error = fault.error,
+                        "command failed"
+                    );
+                }
             }
             if let Some(request) = &command.request_id {
                 let reply = match ended {
@@ -264,9 +278,9 @@ impl<E: Engine, B: Bus> Desk<E, B> {
         let (steps, reacting, channel) = (Arc::clone(&self.steps), Arc::clone(&self.reacting), channel.to_owned());
         let span = tracing::info_span!("reaction", channel);
         let task = async move {
-            match steps.reaction(&reaction, &payload).await {
-                Ok(()) => tracing::info!("reaction done"),
-                Err(fault) => tracing::warn!(error = fault.error, "reaction failed"),
+            match steps.reaction(&reaction, &payload, Timestamp::now()).await {
+                Ok(()) => tracing::info!(channel, "reaction done"),
+                Err(fault) => tracing::warn!(channel, error = fault.error, "reaction failed"),
             }
             lock(&reacting).remove(&channel);
         };

@@ -134,6 +134,15 @@ pub enum Failure {
         #[source]
         source: EngineError,
     },
+    /// An image that a build makes is missing, and no registry has it.
+    #[error("image of service {service} is missing: run `docker compose build {service}`")]
+    NotBuilt {
+        /// The service.
+        service: ServiceName,
+        /// Why it was not pulled.
+        #[source]
+        source: EngineError,
+    },
     /// A file that a service refers to cannot be read.
     #[error("cannot read {path}")]
     File {

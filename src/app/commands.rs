@@ -28,8 +28,8 @@ fn configuration(errors: &LoadErrors) -> Failed {
 }
 
 /// Loads everything and says what would run when.
-pub(super) fn check(settings: &Settings) -> Result<(), Failed> {
-    let located = project::locate_offline(&settings.compose);
+pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
+    let located = project::locate_now(&settings.compose, &engine(&settings.docker)).await;
     let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
     let known = projects.current();
     for warning in &settings.warnings {
@@ -65,7 +65,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), Failed> {
 
 /// Prints what the Engine would be sent for a service.
 pub(super) async fn render(settings: &Settings, render: &cli::Render) -> Result<(), Failed> {
-    let located = project::locate_offline(&settings.compose);
+    let located = project::locate_now(&settings.compose, &engine(&settings.docker)).await;
     let dialect = dialect(&settings.compose, located.deployed_by);
     let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
     let name = &render.service;
@@ -104,8 +104,8 @@ pub(super) async fn render(settings: &Settings, render: &cli::Render) -> Result<
 }
 
 /// Prints the project as it was understood.
-pub(super) fn config(settings: &Settings, config: &cli::Config) -> Result<(), Failed> {
-    let located = project::locate_offline(&settings.compose);
+pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<(), Failed> {
+    let located = project::locate_now(&settings.compose, &engine(&settings.docker)).await;
     let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
     if config.services || !config.hash.is_empty() {
         // Compose hashes what the file says: env files are not merged into it.

@@ -34,9 +34,13 @@ pub(super) async fn locate(settings: &settings::Compose, engine: &impl Engine) -
     located(settings, own, &here())
 }
 
-/// As [`locate`], but an Engine that does not answer is none.
-pub(super) fn locate_offline(settings: &settings::Compose) -> Located {
-    located(settings, None, &here())
+/// As [`locate`], but does not wait: what the Engine does not say at once is not known.
+pub(super) async fn locate_now(settings: &settings::Compose, engine: &impl Engine) -> Located {
+    let own = match own_container::id() {
+        Some(id) => own_container::inspect(engine, &id).await.ok().flatten(),
+        None => None,
+    };
+    located(settings, own, &here())
 }
 
 /// Where we stand; the root where that is gone.

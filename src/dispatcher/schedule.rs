@@ -27,7 +27,7 @@ pub(super) enum Refused {
     #[error("schedule is not a JSON object")]
     NoObject,
     /// No service has that key.
-    #[error("schedule names {0:?}, which is no service of it")]
+    #[error("schedule names {0:?}, which is no scheduled service")]
     Unknown(String),
     /// The value is no interval.
     #[error("schedule of {field:?}: {value} is not a number of seconds from 1 to 604800, 0 or null")]
@@ -146,6 +146,6 @@ mod tests {
         let long = "x".repeat(10_000);
         let (intervals, refused) = read_over(&intervals(every(1), every(1)), &format!(r#"{{"{long}": 1, "a": 10}}"#));
         assert_eq!(intervals.values().next(), Some(&every(10)));
-        assert_eq!(refused, [format!("schedule names {:?}, which is no service of it", "x".repeat(SHOWN))]);
+        assert_eq!(refused, [format!("schedule names {:?}, which is no scheduled service", "x".repeat(SHOWN))]);
     }
 }

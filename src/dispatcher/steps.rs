@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::schedule::ScheduledServices;
 use crate::action::text::Text;
 use crate::action::{Action, Allowed, Reaction, Report, Step, Target};
 use crate::bus::Bus;
@@ -61,6 +62,7 @@ pub(super) struct Steps<E, B> {
     pub(super) runner: Runner<E, B>,
     pub(super) allowed: Box<dyn Fn() -> Allowed + Send + Sync>,
     pub(super) intervals: watch::Receiver<Arc<Intervals>>,
+    pub(super) schedule: ScheduledServices,
     pub(super) intake: CancellationToken,
 }
 
@@ -93,10 +95,20 @@ impl<E: Engine, B: Bus> Steps<E, B> {
         Ok(data)
     }
 
-    /// Carries out a reaction.
-    pub(super) async fn reaction(&self, reaction: &Reaction, payload: &Map<String, Value>) -> Result<(), Fault> {
+    /// Carries out a reaction to what happened at `event`: what was started after that is not stopped.
+    pub(super) async fn reaction(
+        &self,
+        reaction: &Reaction,
+        payload: &Map<String, Value>,
+        event: Timestamp,
+    ) -> Result<(), Fault> {
         for step in reaction.steps() {
-            self.step(step, payload).await?;
+            if let Step::Stop(service) = step {
+                let service = self.service(service, payload, Permission::Operate)?;
+                self.runner.stop_started_before(&service, event).await.map_err(|error| Fault::of(&error))?;
+            } else {
+                self.step(step, payload).await?;
+            }
         }
         Ok(())
     }
@@ -160,6 +172,11 @@ impl<E: Engine, B: Bus> Steps<E, B> {
         let permitted = match permission {
             Permission::Operate => &allowed.operate,
             Permission::Restart => &allowed.restart,
+        };
+        // A service may be named as the schedule names it.
+        let service = match self.schedule.iter().find(|(_, scheduled)| scheduled.key == service.as_str()) {
+            Some((named, _)) if !self.runner.services().contains(&service) => named.clone(),
+            _ => service,
         };
         if permitted.contains(&service) {
             return Ok(service);

@@ -7,7 +7,7 @@ use super::{Failure, Runner};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
-use crate::plan::{Call, Plan, Step};
+use crate::plan::{Call, Cause, Plan, Step};
 
 impl<E: Engine, B: Bus> Runner<E, B> {
     /// Carries a plan out; the first step that fails ends it.
@@ -63,5 +63,8 @@ pub(super) async fn step<E: Engine>(engine: &E, step: &Step) -> Result<(), Failu
         Call::RemoveContainer { container, options } => engine.remove_container(container, *options).await,
         Call::RenameContainer { container, name } => engine.rename_container(container, name).await,
     };
-    done.map_err(|source| Failure::Engine { step: step.call.to_string(), source })
+    done.map_err(|source| match &step.cause {
+        Cause::NoImage { buildable: Some(service) } => Failure::NotBuilt { service: service.clone(), source },
+        _ => Failure::Engine { step: step.call.to_string(), source },
+    })
 }

@@ -79,7 +79,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
 }
 
 /// A moment as the Engine writes it, RFC 3339 in UTC.
-fn started(text: &str) -> Option<Timestamp> {
+pub(super) fn started(text: &str) -> Option<Timestamp> {
     let moment = humantime::parse_rfc3339_weak(text).ok()?;
     let since = moment.duration_since(std::time::UNIX_EPOCH).ok()?;
     Some(Timestamp(since.as_secs_f64()))

@@ -5,12 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::prepare::{Images, Scope};
+use super::prepare::{Images, Scope, doing};
+use super::recover::started;
 use super::{Failure, OperateError, Runner};
 use crate::bus::Bus;
+use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::names::ServiceName;
-use crate::plan::{self, Convergence, startup_order};
+use crate::plan::{self, Convergence, Stack, State, startup_order};
 
 /// Longest that a start may wait for dependencies to become ready. Compose itself waits for ever.
 const START_LIMIT: Duration = Duration::from_mins(5);
@@ -38,11 +40,45 @@ impl<E: Engine, B: Bus> Runner<E, B> {
     ///
     /// As [`Runner::start`].
     pub async fn stop(&self, service: &ServiceName) -> Result<(), OperateError> {
-        self.check(service)?;
+        self.stop_where(service, async |_: &Stack| Ok(true)).await
+    }
+
+    /// As [`Runner::stop`], but only what was started before a moment: a service that was started since is wanted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runner::start`].
+    pub async fn stop_started_before(&self, service: &ServiceName, moment: Timestamp) -> Result<(), OperateError> {
+        self.stop_where(service, async |stack: &Stack| {
+            for container in stack.of_service(service).filter(|container| container.state == State::Running) {
+                let found = self.inner.engine.container(&container.name).await;
+                let found = found.map_err(doing(format!("inspect container {}", container.name)))?;
+                let started = found.and_then(|found| started(&found.state?.started_at?));
+                if started.is_some_and(|started| started > moment) {
+                    info!(%service, container = container.name, "left running, started since");
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn stop_where(
+        &self,
+        service: &ServiceName,
+        wanted: impl AsyncFnOnce(&Stack) -> Result<bool, Failure>,
+    ) -> Result<(), OperateError> {
+        if !self.knows(service) {
+            return Err(OperateError::UnknownService(service.clone()));
+        }
         let _turn = self.inner.claims.operation(service).await;
         let begun = Instant::now();
-        self.down(service).await?;
-        told(service, begun, "service stopped");
+        let stack = self.observe(&self.inner.projects.name()).await?;
+        if wanted(&stack).await? {
+            self.down(service, &stack).await?;
+            told(service, begun, "service stopped");
+        }
         Ok(())
     }
 
@@ -56,7 +92,8 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let _turn = self.inner.claims.operation(service).await;
         self.check(service)?;
         let begun = Instant::now();
-        self.down(service).await?;
+        let stack = self.observe(&self.inner.projects.name()).await?;
+        self.down(service, &stack).await?;
         self.up(service).await?;
         told(service, begun, "service restarted");
         Ok(())
@@ -69,7 +106,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
     /// When the Engine does not answer.
     pub async fn is_up(&self, service: &ServiceName) -> Result<bool, Failure> {
         let stack = self.observe(&self.inner.projects.name()).await?;
-        Ok(stack.of_service(service).any(|container| container.state == plan::State::Running))
+        Ok(stack.of_service(service).any(|container| container.state == State::Running))
     }
 
     fn check(&self, service: &ServiceName) -> Result<(), OperateError> {
@@ -102,10 +139,9 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         Ok(())
     }
 
-    async fn down(&self, service: &ServiceName) -> Result<(), Failure> {
+    async fn down(&self, service: &ServiceName, stack: &Stack) -> Result<(), Failure> {
         let project = self.inner.projects.select_for_stop(service).map_err(Failure::Project)?;
-        let stack = self.observe(&project.name).await?;
-        self.execute(&plan::stop(&project, service, &stack)).await
+        self.execute(&plan::stop(&project, service, stack)).await
     }
 }
 

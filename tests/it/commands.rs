@@ -395,3 +395,11 @@ async fn at_the_end_new_commands_are_refused_and_old_ones_answered() {
     assert_eq!(error(&refused), "shutting down");
     tokio::time::timeout(2 * SECOND, dispatcher).await.expect("the dispatcher ends with the work").unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_may_be_named_as_the_schedule_names_it() {
+    let stack = Stack::dispatching().await;
+    let reply = stack.call("trigger", json!({"service": "weather"})).await;
+    assert_eq!(reply["status"], "ok", "{reply}");
+    assert!(stack.engine.transcript().contains("start source-weather"));
+}

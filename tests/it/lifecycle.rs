@@ -106,3 +106,15 @@ async fn a_reason_of_another_type_is_unknown() {
     sleep(Duration::from_secs(5)).await;
     assert_eq!(stack.bus.json("status:network_camera").unwrap()["last_error"], Value::from("Stream ended: unknown"));
 }
+
+// In real time, because what was started since is told by the wall clock.
+#[tokio::test]
+async fn a_stream_that_was_started_again_meanwhile_is_left_running() {
+    let stack = streaming().await;
+    sleep(Duration::from_millis(50)).await;
+    stack.bus.send("stream:ended", ended("lost"));
+    sleep(Duration::from_millis(50)).await;
+    stack.call("restart_service", json!({"service": "source-camera"})).await;
+    sleep(Duration::from_millis(2500)).await;
+    assert_eq!(stack.engine.running_names(), ["sense-source-camera-1"]);
+}

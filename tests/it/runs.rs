@@ -110,10 +110,11 @@ async fn a_missing_image_is_pulled_and_one_that_cannot_be_is_said() {
 
 #[tokio::test(start_paused = true)]
 async fn an_image_that_has_to_be_built_is_an_error_that_names_the_command() {
-    let stack = Stack::new("{name: p, services: {a: {build: .}}}");
-    let report = stack.run("a").await.unwrap();
-    let error = report.error.unwrap();
-    assert!(error.contains("docker compose build a"), "{error}");
+    let stack = Stack::new("{name: p, services: {a: {build: .}, b: {build: ., image: 'mine:1'}}}");
+    for service in ["a", "b"] {
+        let error = stack.run(service).await.unwrap().error.unwrap();
+        assert!(error.contains(&format!("docker compose build {service}")), "{error}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
