@@ -278,7 +278,7 @@ fn health(check: &HealthCheck, options: &SpecOptions) -> Result<HealthConfig, Sp
         if !options.all_endpoints_at_create() {
             return Err(SpecError::StartIntervalNeedsNewerEngine);
         }
-        if check.start_period.is_none() {
+        if check.start_period.is_none() && options.dialect.is_recent() {
             return Err(SpecError::StartIntervalNeedsStartPeriod);
         }
     }

@@ -67,7 +67,8 @@ impl Dialect {
         !self.since(2, 30, 2)
     }
 
-    /// compose-go 2.4.8 and older: networks' fields in another order, file modes as numbers.
+    /// compose-go 2.4.8 and older: networks' fields in another order and without `gw_priority`, file modes as numbers, no
+    /// `label_file`.
     pub(super) fn hashes_as_compose_go_2_4(self) -> bool {
         !self.since(2, 34, 0)
     }
@@ -97,8 +98,10 @@ impl Dialect {
         self.since(2, 35, 1)
     }
 
-    /// Capabilities are upper-cased, prefixed and sorted.
-    pub(super) fn normalises_capabilities(self) -> bool {
+    /// What came at some version after 2.26 and before 2.40 that is not known more exactly: capabilities upper-cased,
+    /// prefixed and sorted; `recursive` binds; options of reserved devices; `enable_ipv4`; a `start_interval` only with a
+    /// `start_period`; a service's MAC address on a network without settings; bind options of file secrets.
+    pub(super) fn is_recent(self) -> bool {
         self.since(2, 35, 0)
     }
 

@@ -3,7 +3,7 @@
 use bollard::models::{Mount as EngineMount, MountBindOptions, MountType};
 
 use super::resolve::API_SOCKET_CONFIG;
-use super::{SpecError, SpecOptions, resolve};
+use super::{Dialect, SpecError, SpecOptions, resolve};
 use crate::compose::project::{FileObject, FileReference, Project, Service};
 use crate::engine::Upload;
 use crate::names::ServiceName;
@@ -92,6 +92,7 @@ pub(super) fn mounted(
     project: &Project,
     name: &ServiceName,
     service: &Service,
+    dialect: Dialect,
 ) -> Result<Vec<(String, EngineMount)>, SpecError> {
     let mut mounts = Vec::new();
     for (kind, reference) in references(service).filter(|(_, reference)| reference.source != API_SOCKET_CONFIG) {
@@ -105,7 +106,7 @@ pub(super) fn mounted(
                 source: Some(file.to_owned()),
                 target: Some(target.clone()),
                 read_only: Some(true),
-                bind_options: (kind == FileKind::Secret).then(MountBindOptions::default),
+                bind_options: (kind == FileKind::Secret && dialect.is_recent()).then(MountBindOptions::default),
                 ..EngineMount::default()
             };
             mounts.push((target, mount));

@@ -7,16 +7,8 @@ use super::{Dialect, SpecError};
 use crate::compose::project::{Network, Service, Volume};
 
 /// Order of a network's fields in compose-go 2.4.8.
-const NETWORK_FIELDS_2_4: [&str; 8] = [
-    "priority",
-    "gw_priority",
-    "aliases",
-    "ipv4_address",
-    "ipv6_address",
-    "link_local_ips",
-    "mac_address",
-    "driver_opts",
-];
+const NETWORK_FIELDS_2_4: [&str; 7] =
+    ["priority", "aliases", "ipv4_address", "ipv6_address", "link_local_ips", "mac_address", "driver_opts"];
 
 /// The hash of a service whose references are resolved; `docker compose` compares it with the container's label.
 ///
@@ -82,6 +74,9 @@ fn service_json(service: &Service, dialect: Dialect) -> Result<String, SpecError
     if !dialect.hashes_profiles() {
         service.profiles.clear();
     }
+    if dialect.hashes_as_compose_go_2_4() {
+        service.label_file.clear();
+    }
     let text = write(&service)?;
     if !dialect.hashes_as_compose_go_2_4() && !dialect.hashes_create_host_path_inverted() {
         return Ok(text);
@@ -100,6 +95,7 @@ fn service_json(service: &Service, dialect: Dialect) -> Result<String, SpecError
 fn order_networks(service: &mut Tree) {
     let Some(networks) = service.get_mut("networks").and_then(Tree::entries_mut) else { return };
     for fields in networks.iter_mut().filter_map(|(_, network)| network.entries_mut()) {
+        fields.retain(|(name, _)| name != "gw_priority");
         fields.sort_by_key(|(name, _)| NETWORK_FIELDS_2_4.iter().position(|field| field == name));
     }
 }
@@ -232,7 +228,7 @@ mod tests {
         );
         assert_eq!(
             service_json(&service, V2_26).unwrap(),
-            r#"{"command":["sleep","1000"],"entrypoint":null,"image":"busybox:test","networks":{"a":{"priority":5,"gw_priority":3,"mac_address":"02:42:ac:11:65:44","driver_opts":{"foo":"bar"}},"b":{"gw_priority":9,"link_local_ips":["169.254.8.8"]}}}"#
+            r#"{"command":["sleep","1000"],"entrypoint":null,"image":"busybox:test","networks":{"a":{"priority":5,"mac_address":"02:42:ac:11:65:44","driver_opts":{"foo":"bar"}},"b":{"link_local_ips":["169.254.8.8"]}}}"#
         );
     }
 

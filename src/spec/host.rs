@@ -102,7 +102,10 @@ fn resources(service: &Service, options: &SpecOptions, host: &mut HostConfig) {
     }
     if let Some(reserved) = deployed.and_then(|resources| resources.reservations.as_ref()) {
         override_with(&mut host.memory_reservation, reserved.memory.0);
-        requests.extend(reserved.devices.iter().map(|device| device_request(device, None)));
+        requests.extend(reserved.devices.iter().map(|device| EngineDeviceRequest {
+            options: map(&device.options).filter(|_| options.dialect.is_recent()),
+            ..device_request(device, None)
+        }));
     }
     let mut devices = Vec::new();
     let mut cdi = Vec::new();
@@ -124,7 +127,9 @@ fn resources(service: &Service, options: &SpecOptions, host: &mut HostConfig) {
             ..EngineDeviceRequest::default()
         });
     }
-    requests.extend(service.gpus.iter().map(|gpu| device_request(gpu, Some("gpu"))));
+    if options.dialect.requests_cdi_devices() {
+        requests.extend(service.gpus.iter().map(|gpu| device_request(gpu, Some("gpu"))));
+    }
     host.devices = if devices.is_empty() { None } else { Some(devices) };
     host.device_requests = if requests.is_empty() { None } else { Some(requests) };
     host.ulimits = ulimits(service);
@@ -212,7 +217,7 @@ fn ulimits(service: &Service) -> Option<Vec<ResourcesUlimits>> {
 }
 
 fn capabilities(names: &[String], options: &SpecOptions) -> Vec<String> {
-    if !options.dialect.normalises_capabilities() {
+    if !options.dialect.is_recent() {
         return names.to_vec();
     }
     let mut names: Vec<String> = names

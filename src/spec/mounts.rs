@@ -60,7 +60,7 @@ pub(super) fn mounts(
         }
         entries.insert(mount.target.clone(), entry(project, name, mount, options)?);
     }
-    for (target, mount) in files::mounted(project, name, service)? {
+    for (target, mount) in files::mounted(project, name, service, options.dialect)? {
         entries.entry(target).or_insert(Entry::Mount(Box::new(mount)));
     }
 
@@ -144,7 +144,7 @@ fn is_plain_bind(bind: Option<&BindOptions>, options: &SpecOptions) -> bool {
     let newer = options.dialect.binds_volumes();
     match bind {
         None => newer,
-        Some(bind) => bind.create_host_path && bind.recursive.is_empty() && (!newer || bind.propagation.is_empty()),
+        Some(bind) => bind.create_host_path && (!newer || bind.recursive.is_empty() && bind.propagation.is_empty()),
     }
 }
 
@@ -184,6 +184,7 @@ fn bind_options(
         ..MountBindOptions::default()
     };
     match bind.recursive.as_str() {
+        _ if !spec_options.dialect.is_recent() => {}
         "disabled" => options.non_recursive = Some(true),
         "writable" => options.read_only_non_recursive = Some(true),
         "readonly" if !spec_options.at_least(44) => return Err(SpecError::RecursiveReadOnlyNeedsNewerEngine),

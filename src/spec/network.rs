@@ -59,7 +59,7 @@ pub fn network_body(
         options: map(&network.driver_opts),
         internal: Some(network.internal),
         attachable: Some(network.attachable),
-        enable_ipv4: network.enable_ipv4,
+        enable_ipv4: network.enable_ipv4.filter(|_| dialect.is_recent()),
         enable_ipv6: network.enable_ipv6,
         ipam,
         labels: Some(labels::resource_labels(
@@ -146,7 +146,8 @@ pub(super) fn networking(
         endpoints.push((network.name.clone(), endpoint(settings, joining, options)?));
     }
     let in_body = options.all_endpoints_at_create();
-    if let (true, Some(mac), Some((_, endpoint))) = (in_body, &mac_address, endpoints.first_mut()) {
+    let takes_mac = options.dialect.is_recent() || service.networks.get(*primary).is_some_and(Option::is_some);
+    if let (true, Some(mac), Some((_, endpoint))) = (in_body && takes_mac, &mac_address, endpoints.first_mut()) {
         endpoint.mac_address = Some(mac.clone());
     }
     let mode = endpoints.first().map(|(name, _)| name.clone()).unwrap_or_default();

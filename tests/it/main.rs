@@ -20,6 +20,7 @@ mod documented_keys;
 mod engine;
 mod golden;
 mod health;
+mod interop;
 mod lifecycle;
 mod runs;
 mod scheduling;

@@ -1,0 +1,245 @@
+//! Beside the real `docker compose` on the real Engine: what one makes, the other takes as its own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use sense_orchestrator::compose::Options;
+use sense_orchestrator::engine::docker::Docker;
+use sense_orchestrator::engine::{Engine, RemoveContainer};
+use sense_orchestrator::report::Trigger;
+use sense_orchestrator::runner::{Projects, RunRequest, Runner, RunnerOptions, RunnerStages, ServiceOptions};
+use sense_orchestrator::spec::{Dialect, labels};
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::bus::FakeBus;
+use crate::support::docker::{self, IMAGE};
+use crate::support::missing_server;
+use crate::support::stack::{Folder, name};
+
+/// A project that both work on.
+struct Site {
+    engine: Arc<Docker>,
+    folder: Folder,
+    project: String,
+    dialect: Dialect,
+}
+
+/// A container as far as these tests look: name, then id.
+type Containers = BTreeMap<String, String>;
+
+impl Site {
+    /// None where there is no Engine or no Compose, and none is promised.
+    async fn new(compose: &str) -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let engine = docker::engine().await?;
+        let project = format!("sense-interop-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut site = Self { engine, folder: Folder::new(), project, dialect: Dialect::default() };
+        site.write(compose);
+        let version = site.run_compose(&["version", "--short"]).await;
+        let Ok(version) = version else { return missing_server("compose") };
+        site.dialect = version.trim().parse().expect("a version of Compose");
+        Some(site)
+    }
+
+    fn write(&self, compose: &str) {
+        self.folder.write("compose.yaml", &compose.replace("IMAGE", IMAGE));
+    }
+
+    /// Standard output and error of `docker compose`, or both as the error.
+    async fn run_compose(&self, words: &[&str]) -> Result<String, String> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/compose");
+        let done = Command::new(script)
+            .args(["--ansi", "never", "-p", &self.project])
+            .args(words)
+            .current_dir(&self.folder.0)
+            .env("DOCKER_HOST", docker::host())
+            .output()
+            .await
+            .unwrap();
+        let text = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+        if done.status.success() { Ok(text) } else { Err(text) }
+    }
+
+    async fn compose(&self, words: &[&str]) -> String {
+        self.run_compose(words).await.unwrap_or_else(|text| panic!("docker compose {words:?}: {text}"))
+    }
+
+    fn runner(&self) -> Runner<Docker, FakeBus> {
+        let default =
+            ServiceOptions { limit: Duration::from_mins(2), proof: None, environment: BTreeMap::new(), profile: None };
+        let options = RunnerOptions {
+            default,
+            services: BTreeMap::new(),
+            tail: 1 << 10,
+            dialect: self.dialect,
+            default_platform: None,
+            proxies: BTreeMap::new(),
+        };
+        let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
+        let projects = Projects::open(Options {
+            working_dir: self.folder.0.clone(),
+            project_name: Some(self.project.clone()),
+            ..Options::default()
+        });
+        Runner::new(Arc::clone(&self.engine), FakeBus::new(), projects.unwrap(), options, stages)
+    }
+
+    async fn containers(&self) -> Containers {
+        let listed = self.engine.containers(&[format!("{}={}", labels::PROJECT, self.project)]).await.unwrap();
+        let entry = |container: bollard::models::ContainerSummary| {
+            let name = container.names.unwrap().remove(0).trim_start_matches('/').to_owned();
+            (name.replace(&self.project, "P"), container.id.unwrap())
+        };
+        listed.into_iter().map(entry).collect()
+    }
+
+    /// Takes everything away, and says what Compose itself would have left.
+    async fn down(self) {
+        self.compose(&["--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "0"]).await;
+        let left = self.containers().await;
+        for container in left.values() {
+            let all = RemoveContainer { force: true, volumes: true };
+            self.engine.remove_container(container, all).await.unwrap();
+        }
+        assert!(left.is_empty(), "down left {left:?}");
+        assert!(self.engine.networks(&self.project).await.unwrap().is_empty(), "down left a network");
+    }
+}
+
+const STACK: &str = "
+services:
+  web:
+    image: IMAGE
+    command: [sleep, '600']
+    init: true
+    environment: {VERSION: '1'}
+    depends_on: {db: {condition: service_healthy}, once: {condition: service_completed_successfully}}
+    volumes: [/anonymous, data:/data]
+    networks: {front: {aliases: [www]}, back: }
+  db:
+    image: IMAGE
+    command: [sleep, '600']
+    init: true
+    healthcheck: {test: 'true', interval: 200ms}
+    networks: [back]
+    deploy: {replicas: 2}
+  once: {image: IMAGE, command: ['true'], networks: [back]}
+  sidecar: {image: IMAGE, command: [sleep, '600'], init: true, network_mode: 'service:web', profiles: [extra]}
+  job: {image: IMAGE, command: [sh, -c, 'exit 7'], depends_on: [db], networks: [back], profiles: [poll]}
+networks: {front: {}, back: {}}
+volumes: {data: {}}
+";
+
+#[tokio::test]
+async fn what_we_started_is_up_to_date_for_docker_compose() {
+    let Some(site) = Site::new(STACK).await else { return };
+    let runner = site.runner();
+    runner.start(&name("sidecar")).await.unwrap();
+    let ours = site.containers().await;
+    assert_eq!(
+        ours.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["P-db-1", "P-db-2", "P-once-1", "P-sidecar-1", "P-web-1"]
+    );
+
+    let said = site.compose(&["--profile", "extra", "up", "-d"]).await;
+    assert_eq!(site.containers().await, ours, "{said}");
+    for word in ["Creat", "Recreat"] {
+        assert!(!said.contains(word), "{said}");
+    }
+    let shown = site.compose(&["--profile", "extra", "ps", "--all", "--format", "{{.Service}}"]).await;
+    let mut shown: Vec<&str> = shown.lines().collect();
+    shown.sort_unstable();
+    assert_eq!(shown, ["db", "db", "once", "sidecar", "web"]);
+    site.down().await;
+}
+
+#[tokio::test]
+async fn what_docker_compose_started_is_up_to_date_for_us() {
+    let Some(site) = Site::new(STACK).await else { return };
+    site.compose(&["--profile", "extra", "up", "-d"]).await;
+    let theirs = site.containers().await;
+    let runner = site.runner();
+    runner.start(&name("sidecar")).await.unwrap();
+    assert_eq!(site.containers().await, theirs);
+    site.down().await;
+}
+
+#[tokio::test]
+async fn a_changed_service_is_recreated_by_either_with_its_anonymous_volume() {
+    let Some(site) = Site::new(STACK).await else { return };
+    let volume = async || {
+        let web = format!("{}-web-1", site.project);
+        let mounts = site.engine.container(&web).await.unwrap().unwrap().mounts.unwrap();
+        let anonymous = mounts.into_iter().find(|mount| mount.destination.as_deref() == Some("/anonymous"));
+        anonymous.unwrap().name.unwrap()
+    };
+    site.runner().start(&name("web")).await.unwrap();
+    let (first, kept) = (site.containers().await, volume().await);
+
+    site.write(&STACK.replace("VERSION: '1'", "VERSION: '2'"));
+    site.runner().start(&name("web")).await.unwrap();
+    let second = site.containers().await;
+    assert_ne!(first["P-web-1"], second["P-web-1"]);
+    assert_eq!(first["P-db-1"], second["P-db-1"]);
+    assert_eq!(volume().await, kept);
+    let said = site.compose(&["up", "-d"]).await;
+    assert_eq!(site.containers().await, second, "{said}");
+
+    site.write(&STACK.replace("VERSION: '1'", "VERSION: '3'"));
+    site.compose(&["up", "-d"]).await;
+    let third = site.containers().await;
+    assert_ne!(second["P-web-1"], third["P-web-1"]);
+    assert_eq!(volume().await, kept);
+    site.runner().start(&name("web")).await.unwrap();
+    assert_eq!(site.containers().await, third);
+    site.down().await;
+}
+
+#[tokio::test]
+async fn a_changed_network_is_made_anew_by_us_and_then_up_to_date_for_docker_compose() {
+    let Some(site) = Site::new(STACK).await else { return };
+    site.compose(&["up", "-d"]).await;
+    site.write(&STACK.replace("front: {}", "front: {labels: {changed: 'yes'}}"));
+    site.runner().start(&name("web")).await.unwrap();
+    let ours = site.containers().await;
+    let front = site.engine.network(&format!("{}_front", site.project)).await.unwrap().unwrap();
+    assert_eq!(front.labels.unwrap()["changed"], "yes");
+    let said = site.compose(&["up", "-d"]).await;
+    assert_eq!(site.containers().await, ours, "{said}");
+    site.down().await;
+}
+
+#[tokio::test]
+async fn a_run_of_ours_and_one_of_docker_compose_share_their_dependencies() {
+    let Some(site) = Site::new(STACK).await else { return };
+    let run = async || {
+        let request = RunRequest { service: name("job"), trigger: Trigger::Schedule, environment: BTreeMap::new() };
+        site.runner().run(request).await.unwrap()
+    };
+    let report = run().await;
+    assert_eq!(report.exit_code, Some(7), "{report:?}");
+    let after_ours = site.containers().await;
+    assert_eq!(after_ours.keys().map(String::as_str).collect::<Vec<_>>(), ["P-db-1", "P-db-2"]);
+    let said = site.run_compose(&["run", "--rm", "-T", "job"]).await.unwrap_err();
+    assert_eq!(site.containers().await, after_ours, "{said}");
+    assert_eq!(run().await.exit_code, Some(7));
+    assert_eq!(site.containers().await, after_ours);
+    site.down().await;
+}
+
+#[tokio::test]
+async fn a_stop_of_ours_is_what_docker_compose_would_have_done() {
+    let Some(site) = Site::new(STACK).await else { return };
+    site.compose(&["up", "-d"]).await;
+    site.runner().stop(&name("db")).await.unwrap();
+    let running = site.compose(&["ps", "--format", "{{.Service}}"]).await;
+    assert_eq!(running.trim(), "web", "dependents and others keep running");
+    site.runner().start(&name("db")).await.unwrap();
+    let said = site.compose(&["up", "-d"]).await;
+    assert!(!said.contains("Recreat"), "{said}");
+    site.down().await;
+}
