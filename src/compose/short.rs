@@ -29,6 +29,9 @@ pub fn ports(text: &str, place: &Place) -> Result<Vec<Node>, String> {
         Some(bracketed) => bracketed
             .strip_suffix(']')
             .ok_or_else(|| format!("invalid IP address {address}: missing ']' in address"))?,
+        None if address.contains(':') => {
+            return Err(format!("invalid IP address {address}: too many colons in address, an IPv6 one stands in []"));
+        }
         None => address.as_str(),
     };
     if !address.is_empty() && address.parse::<IpAddr>().is_err() {
@@ -337,7 +340,7 @@ mod tests {
             ("127.0.0.1:8080:80/UDP", &["127.0.0.1 8080 80 udp"]),
             ("127.0.0.1::80", &["127.0.0.1  80 tcp"]),
             ("[::1]:8080:80", &["::1 8080 80 tcp"]),
-            ("::1:8080:80", &["::1 8080 80 tcp"]),
+            ("::80", &["80 tcp"]),
             ("91-93:94", &["91-93 94 tcp"]),
             ("8-11:8-11", &["10 10 tcp", "11 11 tcp", "8 8 tcp", "9 9 tcp"]),
             ("9-10", &["10 tcp", "9 tcp"]),
@@ -363,6 +366,7 @@ mod tests {
             ("1-2:1-4", "invalid ranges specified for container and host Ports: 1-4 and 1-2"),
             ("80/foo", "invalid proto: foo"),
             ("x:80:80", "invalid IP address: x"),
+            ("::1:80:80", "invalid IP address ::1: too many colons in address, an IPv6 one stands in []"),
             ("80:", "no port specified: 80:<empty>"),
             ("", "no port specified: <empty>"),
             ("65536", "invalid containerPort: 65536"),

@@ -2,6 +2,8 @@
 //!
 //! granit-parser gives the events; scalars, merge keys, tags and duplicate keys follow go-yaml v3, which Compose uses.
 //! Aliases are copied, within a budget.
+//!
+//! One parser, longer than a file should be: its parts share the place that they have come to.
 
 mod map;
 mod scalar;

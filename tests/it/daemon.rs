@@ -86,6 +86,16 @@ impl Site {
             .collect()
     }
 
+    /// Waits until a one-off of the service runs.
+    async fn runs(&self, service: &str) {
+        let end = Instant::now() + PATIENCE;
+        let part = format!("-{service}-run-");
+        while !self.one_offs().await.iter().any(|(name, state)| name.contains(&part) && state == "running") {
+            assert!(Instant::now() < end, "{service} does not run");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Waits until the project has no one-off container.
     async fn is_clean(&self) {
         let end = Instant::now() + PATIENCE;
@@ -219,8 +229,8 @@ services:
 async fn a_run_outlives_a_kill_of_the_daemon_and_is_adopted_by_the_next() {
     let Some(site) = Site::new(LONG, LONG_SETTINGS).await else { return };
     let mut first = site.start();
-    first.says("container started", None).await;
     first.says("run succeeded", Some("short")).await;
+    site.runs("long").await;
     first.signal("-KILL");
     assert!(!first.ends().await.success());
     let mut second = site.start();

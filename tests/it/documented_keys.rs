@@ -24,9 +24,10 @@ fn sample(key: &str) -> &'static str {
     match key {
         "annotations" | "environment" | "labels" | "sysctls" | "storage_opt" => "{k: v}",
         "attach" => "false",
+        "security_opt" => "['no-new-privileges:true']",
         "blkio_config" => "{weight: 5}",
         "build" => "{context: .}",
-        "cap_add" | "cap_drop" | "dns_search" | "dns_opt" | "group_add" | "security_opt" => "[value]",
+        "cap_add" | "cap_drop" | "dns_search" | "dns_opt" | "group_add" => "[value]",
         "cgroup" => "private",
         "command" | "entrypoint" => "[word]",
         "configs" => "[c]",
