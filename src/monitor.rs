@@ -22,6 +22,9 @@ pub mod overdue;
 
 use overdue::{Notice, Success, Watch};
 
+/// How long the Engine may take to answer at a look.
+const ENGINE_LIMIT: Duration = Duration::from_secs(5);
+
 /// How health is watched.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -66,6 +69,8 @@ struct Monitor<E, B> {
     started_at: Timestamp,
     /// Nothing could be read at the last look.
     blind: bool,
+    /// Why the Engine did not answer at the last look.
+    engine: Option<String>,
     last_poll: Option<Timestamp>,
     last_success: Option<Timestamp>,
     polls: u64,
@@ -92,6 +97,7 @@ pub async fn run<E: Engine, B: Bus>(
         watch,
         started_at: Timestamp::now(),
         blind: false,
+        engine: None,
         last_poll: None,
         last_success: None,
         polls: 0,
@@ -133,6 +139,12 @@ impl<E: Engine, B: Bus> Monitor<E, B> {
         if let Err(error) = self.bus.heartbeat().await {
             tracing::debug!(error = %Chain(&error), "no heartbeat");
         }
+        let answered = tokio::time::timeout(ENGINE_LIMIT, self.runner.ping()).await;
+        self.engine = match answered {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => Some(Chain(&failure).to_string()),
+            Err(_) => Some("no answer in time".to_owned()),
+        };
         let now = Instant::now();
         match self.seen().await {
             Ok(seen) => {
@@ -196,7 +208,9 @@ impl<E: Engine, B: Bus> Monitor<E, B> {
             format!("{service} overdue, no success for {silent}")
         });
         let broken = self.runner.broken_project().map(|fault| format!("compose files not usable: {fault}"));
-        let all: Vec<String> = overdue.chain(broken).chain(problems.values().flatten().cloned()).collect();
+        let engine = self.engine.as_ref().map(|fault| format!("engine unreachable: {fault}"));
+        let all: Vec<String> =
+            overdue.chain(engine).chain(broken).chain(problems.values().flatten().cloned()).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 

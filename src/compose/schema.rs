@@ -11,6 +11,9 @@ use super::yaml::{Entry, Kind, Map, Node};
 
 use self::rule::{Names, Object, Rule, Types, Value};
 
+/// Items of a list that are compared with each other, where they are not texts.
+const MOST_COMPARED: usize = 2000;
+
 /// Checks a merged project against the specification, before short syntaxes are rewritten.
 pub(super) fn check(project: &Node, errors: &mut LoadErrors) {
     let mut found = Vec::new();
@@ -168,8 +171,7 @@ fn first_repetition(items: &[Node]) -> Option<(usize, usize)> {
         return texts.into_iter().enumerate().find_map(|(index, text)| seen.insert(text, index).map(|at| (at, index)));
     }
     // Anything but texts is rare and short; a hostile list is cut off.
-    const MOST: usize = 2000;
-    let items = items.get(..items.len().min(MOST))?;
+    let items = items.get(..items.len().min(MOST_COMPARED))?;
     items.iter().enumerate().find_map(|(second, item)| {
         items.iter().take(second).position(|earlier| equal(earlier, item)).map(|first| (first, second))
     })
@@ -239,6 +241,17 @@ mod tests {
             }
         }
         check_rule(&Rule::Value(&table::PROJECT));
+    }
+
+    #[test]
+    fn the_reference_page_has_every_key_of_a_service_once() {
+        let page = include_str!("../../docs/compose.md");
+        let (_, page) = page.split_once("\n## Keys of a service").unwrap();
+        let page = page.split("\n## ").next().unwrap();
+        let mut told: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        told.sort_unstable();
+        let known: Vec<&str> = table::SERVICE.keys.iter().map(|(key, _)| *key).collect();
+        assert_eq!(told, known);
     }
 
     #[test]

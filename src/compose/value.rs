@@ -147,7 +147,7 @@ impl fmt::Display for Duration {
                 }
                 let rest = nanoseconds % (60 * second);
                 write!(f, "{}", rest / second)?;
-                if rest % second > 0 {
+                if !rest.is_multiple_of(second) {
                     write!(f, ".{}", format!("{:09}", rest % second).trim_end_matches('0'))?;
                 }
                 f.write_str("s")

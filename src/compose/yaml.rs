@@ -481,12 +481,11 @@ impl<'a> Builder<'a> {
                 merge = Some(value);
                 continue;
             }
-            match key.text {
-                Some(text) => map.insert(text, self.place(key_span), value),
-                None => {
-                    let kind = YamlErrorKind::NonStringKey { path: String::new(), key: key.shown };
-                    return Err(self.error(key_span, kind));
-                }
+            if let Some(text) = key.text {
+                map.insert(text, self.place(key_span), value)
+            } else {
+                let kind = YamlErrorKind::NonStringKey { path: String::new(), key: key.shown };
+                return Err(self.error(key_span, kind));
             };
         }
         if let Some(value) = merge {

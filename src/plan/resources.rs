@@ -202,10 +202,7 @@ mod tests {
 
     fn network_plan(project: &Project, seen: &[NetworkSeen], stack: &Stack) -> String {
         match ensure_network(project, "default", seen, stack, &options(stack)) {
-            Ok(plan) => {
-                let warnings: String = plan.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
-                format!("{plan}{warnings}")
-            }
+            Ok(plan) => plan.warnings.iter().fold(plan.to_string(), |text, warning| text + "\nwarning: " + warning),
             Err(error) => error.to_string(),
         }
     }
@@ -264,7 +261,7 @@ mod tests {
         let network = project.networks.get_mut("default").unwrap();
         network.external = true;
         let foreign = NetworkSeen { project: None, key: None, ..ours(None) };
-        assert_eq!(network_plan(&project, &[foreign.clone()], &stack([])), "nothing to do");
+        assert_eq!(network_plan(&project, std::slice::from_ref(&foreign), &stack([])), "nothing to do");
         assert_eq!(
             network_plan(&project, &[], &stack([])),
             "network p_default declared as external, but could not be found"

@@ -174,7 +174,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn credentials_of_any_text_are_read_back(username in ".{0,20}", password in ".{0,20}") {
-            let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+            let encoded = |text: &str| text.bytes().fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02x}"));
             let redis = read(&format!("redis://{}:{}@host", encoded(&username), encoded(&password))).unwrap();
             proptest::prop_assert_eq!(redis.username.unwrap_or_default(), username);
             let read_back = redis.password.map(|password| password.expose_secret().to_owned());

@@ -242,7 +242,8 @@ fn a_long_chain_of_includes_is_refused() {
 
 #[test]
 fn a_long_chain_of_extends_is_refused() {
-    let text: String = (0..1_000).map(|index| format!(" s{index}: {{extends: s{}}}\n", index + 1)).collect();
+    let link = |text: String, index: usize| text + &format!(" s{index}: {{extends: s{}}}\n", index + 1);
+    let text = (0..1_000).fold(String::new(), link);
     let text = format!("services:\n{text} s1000: {{image: x}}\n");
     let errors = errors_of(&Memory::of(&[("compose.yaml", &text)])).to_string();
     assert!(errors.contains("more than 200 services extend each other in one chain"), "{errors}");

@@ -114,7 +114,8 @@ fn what_compose_rejects_is_told_with_its_place() {
         if let Some(theirs) = golden(&fixture)["rejected"].as_str() {
             let ours = loaded(&fixture).unwrap_err();
             let theirs = theirs.replace('\n', " ");
-            told += &format!("compose: {theirs}\n   here: {}\n", ours.to_string().replace('\n', "\n         "));
+            let ours = ours.to_string().replace('\n', "\n         ");
+            told = told + "compose: " + &theirs + "\n   here: " + &ours + "\n";
         }
     }
     insta::assert_snapshot!(told);

@@ -95,6 +95,19 @@ async fn a_refused_schedule_is_named_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_engine_that_does_not_answer_is_named_until_it_does() {
+    let stack = Stack::new();
+    stack.engine.shut_down();
+    stack.start_monitor();
+    sleep(SOON).await;
+    let error = status(&stack)["last_error"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("engine unreachable: "), "{error}");
+    stack.engine.come_back();
+    sleep(PERIOD).await;
+    assert_eq!(status(&stack)["last_error"], Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_redis_that_comes_back_empty_is_told_at_once_and_nobody_is_blamed_for_the_time_between() {
     let stack = Stack::new();
     stack.start_monitor();

@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests read their environment and spawn tasks")]
 
+mod any_text;
 mod architecture;
 mod bus;
 mod commands;
@@ -15,6 +16,7 @@ mod compose;
 mod config_changes;
 mod contract;
 mod daemon;
+mod documented_keys;
 mod engine;
 mod golden;
 mod health;

@@ -46,17 +46,16 @@ fn ssh(reader: &Reader<'_>) -> Vec<String> {
         Some(value) if !value.is_empty() => format!("{key}={value}"),
         _ => key,
     };
-    match reader.get("ssh") {
-        Some(Node { kind: Kind::Map(_), .. }) => reader.nullable_map("ssh").into_iter().map(line).collect(),
-        _ => {
-            let keys = reader.strings("ssh");
-            if let Some(node) = reader.get("ssh") {
-                for key in keys.iter().filter(|key| *key != "default" && !key.contains('=')) {
-                    reader.report("ssh", node, format_args!("has the invalid ssh key {key:?}"));
-                }
+    if let Some(Node { kind: Kind::Map(_), .. }) = reader.get("ssh") {
+        reader.nullable_map("ssh").into_iter().map(line).collect()
+    } else {
+        let keys = reader.strings("ssh");
+        if let Some(node) = reader.get("ssh") {
+            for key in keys.iter().filter(|key| *key != "default" && !key.contains('=')) {
+                reader.report("ssh", node, format_args!("has the invalid ssh key {key:?}"));
             }
-            keys
         }
+        keys
     }
 }
 

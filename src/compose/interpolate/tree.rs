@@ -4,6 +4,7 @@ use super::{InterpolateError, MAX_TEXT, interpolate};
 use crate::compose::number::{parse_f32, parse_f64, parse_int};
 use crate::compose::value::parse_bool;
 use crate::compose::yaml::{Kind, Node, Place};
+use std::fmt::Write as _;
 
 /// A value that could not be interpolated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,7 +115,9 @@ impl Walk<'_> {
                     path.push('.');
                     path.push_str(key);
                 }
-                Step::Index(index) => path.push_str(&format!("[{index}]")),
+                Step::Index(index) => {
+                    let _ = write!(path, "[{index}]");
+                }
             }
         }
         path
@@ -162,7 +165,6 @@ fn service_cast(attribute: &[&str]) -> Option<Cast> {
             "cpu_count" | "cpu_period" | "cpu_quota" | "cpu_rt_period" | "cpu_rt_runtime" | "cpu_shares"
             | "oom_score_adj" | "pids_limit",
         ] => INT64,
-        ["cpu_percent"] => Cast::Float64,
         ["cpus"] => Cast::Float32,
         ["scale"]
         | ["ulimits", _]
@@ -173,7 +175,7 @@ fn service_cast(attribute: &[&str]) -> Option<Cast> {
         | ["deploy", "update_config" | "rollback_config", "parallelism"]
         | ["deploy", "restart_policy", "max_attempts"]
         | ["deploy", "placement", "max_replicas_per_node"] => INT,
-        ["deploy", "update_config" | "rollback_config", "max_failure_ratio"] => Cast::Float64,
+        ["cpu_percent"] | ["deploy", "update_config" | "rollback_config", "max_failure_ratio"] => Cast::Float64,
         ["init" | "privileged" | "read_only" | "stdin_open" | "tty" | "oom_kill_disable"]
         | ["healthcheck", "disable"]
         | ["volumes", "[]", "read_only"]

@@ -80,10 +80,8 @@ impl<'a> Tabs<'a> {
             let line = self.line(number);
             let spaces = line.len() - line.trim_start_matches(' ').len();
             let body = line.trim_start_matches(is_blank);
-            if body.is_empty() || body.starts_with('#') {
-                if spaces >= indent {
-                    self.swallowed.insert(number);
-                }
+            if (body.is_empty() || body.starts_with('#')) && spaces >= indent {
+                self.swallowed.insert(number);
             }
             if !body.is_empty() || spaces < indent {
                 break;
