@@ -291,3 +291,45 @@ fn health(check: &HealthCheck, options: &SpecOptions) -> Result<HealthConfig, Sp
         retries: check.retries.and_then(|retries| i64::try_from(retries).ok()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compose::project::{Provider, ServiceModel};
+    use crate::engine::ApiVersion;
+    use crate::spec::Dialect;
+
+    fn refused(service: &Service) -> String {
+        let name = "web".parse().unwrap();
+        refuse_unsupported(&name, service).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_only_a_plugin_of_compose_provides_is_refused_by_name() {
+        let provider = Service { provider: Some(Provider::default()), ..Service::default() };
+        assert_eq!(
+            refused(&provider),
+            "service \"web\" uses `provider`, which is not supported: the service is run by a Compose plugin"
+        );
+        let models = [("llm".to_owned(), None::<ServiceModel>)].into();
+        assert_eq!(
+            refused(&Service { models, ..Service::default() }),
+            "service \"web\" uses `models`, which is not supported: models are served by Docker's model plugin"
+        );
+    }
+
+    #[test]
+    fn ports_are_exposed_as_written_before_version_5_and_one_by_one_from_it_on() {
+        let service = Service { expose: vec!["80".to_owned(), "90-92/udp".to_owned()], ..Service::default() };
+        let ports = |dialect| exposed_ports(&service, &SpecOptions::new(ApiVersion { major: 1, minor: 51 }, dialect));
+        assert_eq!(ports(Dialect::default()), ["80", "90-92/udp"]);
+        assert_eq!(ports(Dialect::new(5, 0, 0)), ["80/tcp", "90/udp", "91/udp", "92/udp"]);
+    }
+
+    #[test]
+    fn own_variables_win_over_proxies_and_stay_bare_without_a_value() {
+        let proxies = [("http_proxy", "p"), ("NO_PROXY", "n")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let own = [("http_proxy".to_owned(), Some("mine".to_owned())), ("UNSET".to_owned(), None)];
+        assert_eq!(environment(&proxies.into(), &own.into()), ["NO_PROXY=n", "UNSET", "http_proxy=mine"]);
+    }
+}

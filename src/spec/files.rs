@@ -274,3 +274,49 @@ fn entry(archive: &mut Vec<u8>, kind: u8, path: &[u8], content: &[u8], owner: (u
     archive.extend(content);
     archive.resize(archive.len().next_multiple_of(BLOCK), 0);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn file(target: &str, content: &str) -> CopiedFile {
+        CopiedFile {
+            target: target.to_owned(),
+            content: content.to_owned(),
+            mode: 0o640,
+            uid: 10,
+            gid: 20,
+            owned: true,
+        }
+    }
+
+    #[test]
+    fn an_archive_holds_the_file_with_its_owner_mode_and_time() {
+        let long = format!("/{}/x", "folder/".repeat(40));
+        for (target, content) in [("/etc/a", "x"), (&long, "a long name"), ("/b", &"y".repeat(BLOCK))] {
+            let upload = file(target, content).to_upload(1_700_000_000);
+            assert!(upload.copy_uid_gid);
+            assert_eq!(upload.archive.len() % BLOCK, 0);
+            let mut archive = tar::Archive::new(upload.archive.as_slice());
+            let mut entries = archive.entries().unwrap();
+            let mut entry = entries.next().unwrap().unwrap();
+            let header = entry.header();
+            assert_eq!(header.mode().unwrap(), 0o640);
+            assert_eq!((header.uid().unwrap(), header.gid().unwrap()), (10, 20));
+            assert_eq!(header.mtime().unwrap(), 1_700_000_000);
+            assert_eq!(header.entry_type(), tar::EntryType::Regular);
+            assert_eq!(entry.path_bytes().as_ref(), target.as_bytes());
+            let mut read = String::new();
+            entry.read_to_string(&mut read).unwrap();
+            assert_eq!(read, content);
+            assert!(entries.next().is_none());
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_in_debug_output() {
+        assert!(!format!("{:?}", file("/run/secrets/s", "hunter2")).contains("hunter2"));
+    }
+}

@@ -348,3 +348,25 @@ fn compact_json(text: &str) -> Result<String, String> {
     }
     Ok(compact)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compact_json_keeps_strings_and_escapes_untouched() {
+        let text = "{ \"a \\\" b\" : [ 1, \"\\\\\" , \"\\u003c <\" ],\n\t\"c\": { } }";
+        assert_eq!(compact_json(text).unwrap(), r#"{"a \" b":[1,"\\","\u003c <"],"c":{}}"#);
+        assert!(compact_json("{").is_err());
+    }
+
+    #[test]
+    fn only_qualified_names_are_cdi_devices() {
+        for name in ["vendor.com/class=device", "v/c=0", "nvidia.com/gpu=1:0"] {
+            assert!(is_cdi_name(name), "{name}");
+        }
+        for path in ["/dev/null", "vendor/class", "1v/c=d", "v/c=", "v/c=d-", "/dev/x=y", "v/1c=d"] {
+            assert!(!is_cdi_name(path), "{path}");
+        }
+    }
+}

@@ -243,3 +243,55 @@ async fn a_stop_of_ours_is_what_docker_compose_would_have_done() {
     assert!(!said.contains("Recreat"), "{said}");
     site.down().await;
 }
+
+/// What inspect shows of a container that does not differ from one time to the next, in an order of our own.
+async fn shown(site: &Site, container: &str) -> serde_json::Value {
+    let inspected = site.engine.container(&format!("{}-{container}", site.project)).await.unwrap().unwrap();
+    let (mut config, mut host) = (inspected.config.unwrap(), inspected.host_config.unwrap());
+    config.hostname = None;
+    let depends_on = config.labels.as_mut().unwrap().get_mut(labels::DEPENDS_ON).unwrap();
+    let mut entries: Vec<&str> = depends_on.split(',').collect();
+    entries.sort_unstable();
+    *depends_on = entries.join(",");
+    for list in [&mut config.env, &mut host.binds].into_iter().flatten() {
+        list.sort_unstable();
+    }
+    for mount in host.mounts.iter_mut().flatten().filter(|mount| mount.target.as_deref() == Some("/anonymous")) {
+        assert!(mount.source.take().is_some(), "the old container's volume");
+    }
+    let networks = inspected.network_settings.unwrap().networks.unwrap();
+    let mut joined: Vec<String> = networks
+        .into_iter()
+        .map(|(network, endpoint)| {
+            let aliases = endpoint.aliases.unwrap_or_default();
+            // The Engine adds the container's own short id.
+            let aliases: Vec<&String> =
+                aliases.iter().filter(|alias| !inspected.id.as_ref().unwrap().starts_with(*alias)).collect();
+            format!("{network}: {aliases:?} {:?} {:?}", endpoint.ipam_config, endpoint.links)
+        })
+        .collect();
+    joined.sort_unstable();
+    serde_json::json!({"config": config, "host": host, "joined": joined})
+}
+
+#[tokio::test]
+async fn a_container_that_we_recreated_looks_as_if_docker_compose_had() {
+    let stack = STACK.replace("depends_on: {db", "links: [db]\n    depends_on: {db");
+    let Some(site) = Site::new(&stack).await else { return };
+    let mut seen = Vec::new();
+    for by_us in [false, true] {
+        site.write(&stack);
+        site.compose(&["up", "-d"]).await;
+        site.write(&stack.replace("VERSION: '1'", "VERSION: '2'"));
+        if by_us {
+            site.runner().start(&name("web")).await.unwrap();
+        } else {
+            site.compose(&["up", "-d", "web"]).await;
+        }
+        seen.push(shown(&site, "web-1").await);
+        site.compose(&["down", "--volumes", "--timeout", "0"]).await;
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert!(seen[0]["config"]["Labels"][labels::REPLACE].is_string());
+    site.down().await;
+}
