@@ -229,7 +229,7 @@ impl<E: Engine, B: Bus> Desk<E, B> {
                 Ok(_) => tracing::info!(action = action_name, request_id, duration_ms, "command done"),
                 // The sender learns of it, and anybody can send thousands.
                 Err(fault) if fault.refused => {
-                    tracing::debug!(action = action_name, request_id, error = fault.error, "command refused")
+                    tracing::debug!(action = action_name, request_id, error = fault.error, "command refused");
                 }
                 Err(fault) => {
                     tracing::warn!(
