@@ -33,7 +33,7 @@ fn project(services: usize) -> String {
     <<: *common
     image: ${{REGISTRY:-docker.io}}/app-{number}:1.0
     command: sh -c 'exec app --number {number}'
-    environment: {{NUMBER: {number}, LEVEL: ${{LEVEL:-info}}, HOST: redis}}
+    environment: {{NUMBER: {number}, LEVEL: \"${{LEVEL:-info}}\", HOST: redis}}
     ports: [\"{port}:80\", \"127.0.0.1::9000\"]
     volumes: [\"./data/{number}:/data:ro\", \"cache:/cache\"]
     networks: [front, back]
