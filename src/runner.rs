@@ -1,6 +1,6 @@
 //! Does the work: runs, starts, stops and restarts services, one operation a service at a time.
 //!
-//! A run is a one-off container that [`one_off`] never leaves behind: not after a failure at any step, not past its limit,
+//! A run is a one-off container that `one_off` never leaves behind: not after a failure at any step, not past its limit,
 //! not when the Engine goes away. What a crash of the daemon leaves, [`Runner::recover`] finds at the next start by the
 //! containers' labels alone.
 

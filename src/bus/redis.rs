@@ -1,6 +1,6 @@
 //! The [`Bus`] on a Redis server; with its `subscriber` the only file that names fred.
 //!
-//! Each connection is a fresh pair, a fred client for commands and a [`Subscriber`] for messages, and neither reconnects by
+//! Each connection is a fresh pair, a fred client for commands and a `Subscriber` for messages, and neither reconnects by
 //! itself: a command of an old connection cannot be sent on a new one, and a new one counts as up only once its
 //! subscriptions are confirmed.
 
