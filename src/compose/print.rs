@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use serde::ser::SerializeMap;
-use serde_json::ser::{Formatter, PrettyFormatter};
+use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 
 use super::number::{json_f32_text, json_f64_text};
 use super::project::Project;
@@ -20,7 +20,7 @@ pub fn config_json(project: &Project) -> Result<String, serde_json::Error> {
         return Err(serde::ser::Error::custom("an ssh key with a path has no JSON form"));
     }
     let mut bytes = Vec::with_capacity(4096);
-    let formatter = GoFormatter { pretty: PrettyFormatter::new() };
+    let formatter = GoFormatter(PrettyFormatter::new());
     Whole(project).serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter))?;
     let text = String::from_utf8(bytes).map_err(serde::ser::Error::custom)?;
     Ok(text.replace('$', "$$"))
@@ -56,12 +56,22 @@ impl Serialize for Whole<'_> {
     }
 }
 
-/// Go's `json.MarshalIndent`: two spaces, shortest floats, and `<`, `>`, `&`, U+2028 and U+2029 escaped.
-struct GoFormatter<'a> {
-    pretty: PrettyFormatter<'a>,
+/// A value as compact JSON in Go's spelling, which is what Compose hashes.
+///
+/// # Errors
+///
+/// A number that is not finite.
+pub(crate) fn go_json<T: Serialize + ?Sized>(value: &T) -> Result<String, serde_json::Error> {
+    let mut bytes = Vec::with_capacity(512);
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, GoFormatter(CompactFormatter)))?;
+    String::from_utf8(bytes).map_err(serde::ser::Error::custom)
 }
 
-impl Formatter for GoFormatter<'_> {
+/// Go's spelling of numbers and texts: shortest floats, and `<`, `>`, `&`, U+2028 and U+2029 escaped. The layout is the
+/// inner formatter's.
+struct GoFormatter<F>(F);
+
+impl<F: Formatter> Formatter for GoFormatter<F> {
     fn write_f32<W: ?Sized + Write>(&mut self, writer: &mut W, value: f32) -> io::Result<()> {
         finite(value.is_finite())?;
         writer.write_all(json_f32_text(value).as_bytes())
@@ -84,42 +94,75 @@ impl Formatter for GoFormatter<'_> {
     }
 
     fn begin_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.pretty.begin_array(writer)
+        self.0.begin_array(writer)
     }
 
     fn end_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.pretty.end_array(writer)
+        self.0.end_array(writer)
     }
 
     fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.pretty.begin_array_value(writer, first)
+        self.0.begin_array_value(writer, first)
     }
 
     fn end_array_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.pretty.end_array_value(writer)
+        self.0.end_array_value(writer)
     }
 
     fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.pretty.begin_object(writer)
+        self.0.begin_object(writer)
     }
 
     fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.pretty.end_object(writer)
+        self.0.end_object(writer)
     }
 
     fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.pretty.begin_object_key(writer, first)
+        self.0.begin_object_key(writer, first)
     }
 
     fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.pretty.begin_object_value(writer)
+        self.0.begin_object_value(writer)
     }
 
     fn end_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.pretty.end_object_value(writer)
+        self.0.end_object_value(writer)
     }
 }
 
 fn finite(finite: bool) -> io::Result<()> {
     if finite { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "number is not finite")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_escaped_as_go_escapes_them() {
+        let text = "a<b>&\"\\/\u{2028}\u{2029}\u{7f}é😀\n\r\t\u{8}\u{c}\u{1}\u{1b}";
+        assert_eq!(
+            go_json(text).unwrap(),
+            "\"a\\u003cb\\u003e\\u0026\\\"\\\\/\\u2028\\u2029\u{7f}é😀\\n\\r\\t\\b\\f\\u0001\\u001b\""
+        );
+    }
+
+    #[test]
+    fn floats_have_their_shortest_form_without_a_trailing_zero() {
+        let cases: [(f32, &str); 9] = [
+            (0.5, "0.5"),
+            (1.0, "1"),
+            (1.2345, "1.2345"),
+            (0.33, "0.33"),
+            (-2.0, "-2"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e+21"),
+            (0.000_001, "0.000001"),
+            (0.000_000_1, "1e-7"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(go_json(&value).unwrap(), text);
+            assert_eq!(go_json(&text.parse::<f64>().unwrap()).unwrap(), text);
+        }
+    }
 }

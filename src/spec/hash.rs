@@ -2,8 +2,9 @@
 
 use sha2::{Digest, Sha256};
 
-use super::json::{self, Tree};
+use super::json::Tree;
 use super::{Dialect, SpecError};
+use crate::compose::print::go_json;
 use crate::compose::project::{Network, Service, Volume};
 
 /// Order of a network's fields in compose-go 2.4.8.
@@ -57,7 +58,7 @@ fn hash(text: &str) -> String {
 }
 
 fn write<T: serde::Serialize>(value: &T) -> Result<String, SpecError> {
-    json::to_string(value).map_err(|error| SpecError::Hash(error.to_string()))
+    go_json(value).map_err(|error| SpecError::Hash(error.to_string()))
 }
 
 fn service_json(service: &Service, dialect: Dialect) -> Result<String, SpecError> {

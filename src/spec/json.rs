@@ -1,67 +1,10 @@
-//! JSON exactly as Go's `encoding/json` writes it, because Compose hashes those bytes.
+//! JSON that keeps its order, to rewrite a form into another Compose version's before it is hashed.
 
 use std::fmt;
-use std::io::{self, Write};
 
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq, Serializer};
-use serde_json::ser::Formatter;
-
-/// Compact JSON with `<`, `>`, `&`, U+2028 and U+2029 escaped and floats in their shortest form.
-///
-/// # Errors
-///
-/// A float that is not finite: JSON has no word for it.
-pub(super) fn to_string<T: Serialize + ?Sized>(value: &T) -> Result<String, serde_json::Error> {
-    let mut bytes = Vec::with_capacity(512);
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, GoFormatter))?;
-    String::from_utf8(bytes).map_err(serde::ser::Error::custom)
-}
-
-struct GoFormatter;
-
-impl Formatter for GoFormatter {
-    fn write_f32<W: ?Sized + Write>(&mut self, writer: &mut W, value: f32) -> io::Result<()> {
-        let size = value.abs();
-        let exponent = size != 0.0 && !(1e-6..1e21).contains(&size);
-        write_float(writer, exponent, &value)
-    }
-
-    fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
-        let size = value.abs();
-        let exponent = size != 0.0 && !(1e-6..1e21).contains(&size);
-        write_float(writer, exponent, &value)
-    }
-
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        let mut rest = fragment;
-        while let Some((at, found)) =
-            rest.char_indices().find(|(_, c)| matches!(c, '<' | '>' | '&' | '\u{2028}' | '\u{2029}'))
-        {
-            let (before, from) = rest.split_at(at);
-            write!(writer, "{before}\\u{:04x}", u32::from(found))?;
-            rest = from.split_at(found.len_utf8()).1;
-        }
-        writer.write_all(rest.as_bytes())
-    }
-}
-
-/// Go writes `1` and `1e+21`, where Rust's shortest form has `1.0` and `1e21`.
-fn write_float<W, F>(writer: &mut W, exponent: bool, value: &F) -> io::Result<()>
-where
-    W: ?Sized + Write,
-    F: fmt::Display + fmt::LowerExp,
-{
-    if !exponent {
-        return write!(writer, "{value}");
-    }
-    let text = format!("{value:e}");
-    match text.split_once('e') {
-        Some((mantissa, power)) if !power.starts_with('-') => write!(writer, "{mantissa}e+{power}"),
-        _ => writer.write_all(text.as_bytes()),
-    }
-}
 
 /// JSON that keeps the order of its keys, for rewriting a form into another dialect's.
 #[derive(Debug, Clone, PartialEq)]
@@ -194,37 +137,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_are_escaped_as_go_escapes_them() {
-        let text = "a<b>&\"\\/\u{2028}\u{2029}\u{7f}é😀\n\r\t\u{8}\u{c}\u{1}\u{1b}";
-        assert_eq!(
-            to_string(text).unwrap(),
-            "\"a\\u003cb\\u003e\\u0026\\\"\\\\/\\u2028\\u2029\u{7f}é😀\\n\\r\\t\\b\\f\\u0001\\u001b\""
-        );
-    }
-
-    #[test]
-    fn floats_have_their_shortest_form_without_a_trailing_zero() {
-        let cases: [(f32, &str); 9] = [
-            (0.5, "0.5"),
-            (1.0, "1"),
-            (1.2345, "1.2345"),
-            (0.33, "0.33"),
-            (-2.0, "-2"),
-            (1e20, "100000000000000000000"),
-            (1e21, "1e+21"),
-            (0.000_001, "0.000001"),
-            (0.000_000_1, "1e-7"),
-        ];
-        for (value, text) in cases {
-            assert_eq!(to_string(&value).unwrap(), text);
-            assert_eq!(to_string(&text.parse::<f64>().unwrap()).unwrap(), text);
-        }
-    }
-
-    #[test]
     fn a_tree_keeps_the_order_of_keys() {
         let text = r#"{"b":1,"a":[null,true,-3,0.25,"x\u003c"],"c":{}}"#;
         let tree: Tree = serde_json::from_str(text).unwrap();
-        assert_eq!(to_string(&tree).unwrap(), text);
+        assert_eq!(crate::compose::print::go_json(&tree).unwrap(), text);
     }
 }
