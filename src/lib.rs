@@ -4,7 +4,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | vocabulary | [`names`], [`clock`], [`report`] |
-//! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`schedule`], [`action`], [`message`] |
+//! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`] |
 //! | ports | [`engine`] (Docker), [`bus`] (Redis) |
 //! | adapters | [`engine::docker`], [`bus::redis`] |
 //! | components | [`runner`]; [`scheduler`] and [`seeder`], which only start work |
@@ -23,6 +23,7 @@ pub mod monitor;
 pub mod names;
 pub mod plan;
 pub mod report;
+pub mod request;
 pub mod runner;
 pub mod schedule;
 pub mod scheduler;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bollard::models::{EndpointSettings, VolumeCreateRequest};
 
-use crate::engine::{ExecCommand, PullImage, RemoveContainer};
 use crate::names::ServiceName;
+use crate::request::{ExecCommand, PullImage, RemoveContainer};
 use crate::spec::files::CopiedFile;
 use crate::spec::{CreateContainer, NetworkBody, SpecError};
 

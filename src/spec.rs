@@ -6,8 +6,8 @@ use bollard::models::{ContainerCreateBody, EndpointSettings, MountPoint, Network
 use serde::Serialize;
 
 use crate::compose::project::{Project, Service};
-use crate::engine::ApiVersion;
 use crate::names::ServiceName;
+use crate::request::ApiVersion;
 
 mod container;
 pub mod dialect;

@@ -3,8 +3,8 @@
 use super::lifecycle::{create_steps, replicas, stop_steps};
 use super::{Call, Cause, Container, Plan, PlanError, Stack, State};
 use crate::compose::project::{Project, Service};
-use crate::engine::RemoveContainer;
 use crate::names::ServiceName;
+use crate::request::RemoveContainer;
 use crate::spec::{
     Inherited, Replacement, SpecError, SpecOptions, container_name, service_container, service_hash, temporary_name,
 };
@@ -185,7 +185,7 @@ mod tests {
     use super::super::testing::{busybox, name, network, options, project, stack, up_to_date, volume_mount};
     use super::*;
     use crate::compose::project::{Condition, Dependency, Deploy, Hook, Mount, Volume};
-    use crate::engine::ApiVersion;
+    use crate::request::ApiVersion;
 
     fn up() -> Convergence {
         Convergence { inherit: true, ..Convergence::default() }

@@ -8,8 +8,8 @@ use super::{Call, Cause, Plan, PlanError};
 use crate::clock::Timestamp;
 use crate::compose::project::{Project, Service};
 use crate::compose::value::Duration;
-use crate::engine::PullImage;
 use crate::names::ServiceName;
+use crate::request::PullImage;
 use crate::spec::image_name;
 
 /// Seconds of a day.

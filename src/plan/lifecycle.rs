@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{Call, Cause, Container, Plan, PlanError, Stack, State};
 use crate::compose::project::{Project, Service};
-use crate::engine::ExecCommand;
 use crate::names::ServiceName;
+use crate::request::ExecCommand;
 use crate::spec::files::{CopiedFile, copied_files};
 use crate::spec::{CreateContainer, OneOff, SpecError, SpecOptions, hook_commands, one_off};
 

@@ -4,8 +4,8 @@ use bollard::models::MountPoint;
 
 use super::{Container, Stack, State};
 use crate::compose::project::{Condition, Dependency, Ipam, Network, Project, Service};
-use crate::engine::ApiVersion;
 use crate::names::ServiceName;
+use crate::request::ApiVersion;
 use crate::spec::{Dialect, SpecOptions, service_hash};
 
 pub(super) const API_1_41: ApiVersion = ApiVersion { major: 1, minor: 41 };

@@ -12,8 +12,8 @@ use super::{
     resolve, service, text,
 };
 use crate::compose::project::{HealthCheck, Hook, NullableMap, Project, Service};
-use crate::engine::ExecCommand;
 use crate::names::ServiceName;
+use crate::request::ExecCommand;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
@@ -296,7 +296,7 @@ fn health(check: &HealthCheck, options: &SpecOptions) -> Result<HealthConfig, Sp
 mod tests {
     use super::*;
     use crate::compose::project::{Provider, ServiceModel};
-    use crate::engine::ApiVersion;
+    use crate::request::ApiVersion;
     use crate::spec::Dialect;
 
     fn refused(service: &Service) -> String {

@@ -5,8 +5,8 @@ use bollard::models::{Mount as EngineMount, MountBindOptions, MountType};
 use super::resolve::API_SOCKET_CONFIG;
 use super::{Dialect, SpecError, SpecOptions, resolve};
 use crate::compose::project::{FileObject, FileReference, Project, Service};
-use crate::engine::Upload;
 use crate::names::ServiceName;
+use crate::request::Upload;
 
 const SECRETS_DIR: &str = "/run/secrets/";
 /// What Compose gives `use_api_socket` without any credentials.

@@ -4,8 +4,8 @@ use bollard::models::{EndpointIpamConfig, EndpointSettings, Ipam, IpamConfig, Ne
 
 use super::{Dialect, NetworkBody, Peers, SpecError, SpecOptions, hash, labels, list, map, text};
 use crate::compose::project::{Project, Service, ServiceNetwork};
-use crate::engine::ApiVersion;
 use crate::names::ServiceName;
+use crate::request::ApiVersion;
 
 /// Endpoint option that names the interface.
 const INTERFACE_NAME: &str = "com.docker.network.endpoint.ifname";
