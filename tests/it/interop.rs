@@ -267,7 +267,10 @@ async fn shown(site: &Site, container: &str) -> serde_json::Value {
             // The Engine adds the container's own short id.
             let aliases: Vec<&String> =
                 aliases.iter().filter(|alias| !inspected.id.as_ref().unwrap().starts_with(*alias)).collect();
-            format!("{network}: {aliases:?} {:?} {:?}", endpoint.ipam_config, endpoint.links)
+            // Of replicas that were created at the same time, either may come first.
+            let mut links = endpoint.links.unwrap_or_default();
+            links.sort_unstable();
+            format!("{network}: {aliases:?} {:?} {links:?}", endpoint.ipam_config)
         })
         .collect();
     joined.sort_unstable();
