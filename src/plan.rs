@@ -23,7 +23,7 @@ mod wait;
 
 pub use converge::{Convergence, Recreate, converge};
 pub use images::{ImageSeen, ensure_images};
-pub use lifecycle::{run_one_off, start, stop};
+pub use lifecycle::{DEFAULT_GRACE, grace, run_one_off, start, stop};
 pub use observe::{Container, NetworkSeen, Stack, State, VolumeSeen};
 pub use order::startup_order;
 pub use resources::{ensure_network, ensure_volume, network_id};

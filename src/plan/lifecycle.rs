@@ -9,8 +9,8 @@ use crate::request::ExecCommand;
 use crate::spec::files::{CopiedFile, copied_files};
 use crate::spec::{CreateContainer, OneOff, SpecError, SpecOptions, hook_commands, one_off};
 
-/// The Engine's own stop grace period.
-const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// The Engine's own stop grace period, for a container that names none.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
 /// Starts the service's containers that do not run, once its dependencies are ready.
 ///
@@ -89,7 +89,7 @@ pub(super) fn replicas(service: &Service) -> u32 {
 }
 
 /// How long the service's containers may take to stop.
-pub(super) fn grace(service: Option<&Service>) -> Duration {
+pub fn grace(service: Option<&Service>) -> Duration {
     service
         .and_then(|service| service.stop_grace_period)
         .and_then(|grace| u64::try_from(grace.0).ok())

@@ -7,11 +7,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::one_off::{self, Bounds};
-use super::run::{Begun, DEFAULT_GRACE, Identity};
+use super::run::{Begun, Identity};
 use super::{Failure, Runner};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
+use crate::plan::DEFAULT_GRACE;
 use crate::report::{Chain, Trigger};
 
 impl<E: Engine, B: Bus> Runner<E, B> {

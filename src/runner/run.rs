@@ -19,9 +19,6 @@ use crate::plan::{self, Convergence, startup_order};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
 use crate::spec::{OneOff, Slug, labels};
 
-/// Stop grace period of a service that names none.
-pub(super) const DEFAULT_GRACE: Duration = Duration::from_secs(10);
-
 /// Run records that Redis keeps of a service.
 const RECORDS_KEPT: u16 = 50;
 
@@ -143,10 +140,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             () = abort.cancelled() => return Err(Unborn::Cancelled),
             images = self.ensure_images(&project) => images?,
         };
-        let wanted = project.services.get(service);
-        let grace = wanted
-            .and_then(|service| service.stop_grace_period)
-            .map_or(DEFAULT_GRACE, |span| Duration::from_nanos(u64::try_from(span.0).unwrap_or(0)));
+        let grace = plan::grace(project.services.get(service));
         let deadline = Instant::now() + options.limit;
         let bounds = Bounds { deadline, grace, tail: inner.options.tail, abort: abort.clone() };
         let how = Convergence::default();
