@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::bus::redis::RedisBus;
 use crate::cli::Command;
-use crate::engine::docker::{Docker, Host, TlsFiles};
+use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::runner::{Projects, Runner, RunnerOptions, RunnerStages, ServiceOptions};
 use crate::settings::{self, DockerHost, Settings};
 use crate::spec::Dialect;
@@ -100,6 +100,7 @@ fn dialect(settings: &settings::Compose, deployed_by: Option<Dialect>) -> Dialec
 }
 
 fn runner_options(settings: &Settings, dialect: Dialect) -> RunnerOptions {
+    let client = ClientConfig::load(settings.docker.config.as_deref());
     let services = settings.services.keys().map(|name| {
         let service = settings.service(name);
         let options = ServiceOptions {
@@ -120,8 +121,8 @@ fn runner_options(settings: &Settings, dialect: Dialect) -> RunnerOptions {
         services: services.collect(),
         tail: settings.runs.tail,
         dialect,
-        default_platform: None,
-        proxies: BTreeMap::new(),
+        proxies: client.proxies(&settings.docker.host.to_string()),
+        registry_config: client.registry_config(),
     }
 }
 

@@ -58,10 +58,10 @@ pub struct RunnerOptions {
     pub tail: usize,
     /// The Compose version that containers are written as.
     pub dialect: Dialect,
-    /// `DOCKER_DEFAULT_PLATFORM`.
-    pub default_platform: Option<String>,
     /// Variables that the client's `config.json` gives every container.
     pub proxies: BTreeMap<String, String>,
+    /// The client's registry credentials as a `config.json`, for services with `use_api_socket`.
+    pub registry_config: Option<String>,
 }
 
 impl RunnerOptions {

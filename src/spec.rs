@@ -27,7 +27,7 @@ pub use container::{
 };
 pub use dialect::Dialect;
 pub use network::network_body;
-pub use resolve::{Peer, Peers, image_name, volume_body};
+pub use resolve::{Peer, Peers, image_name, platform, volume_body};
 pub use slug::Slug;
 
 /// A container to create, with the networks to join afterwards where the API version asks for that.
@@ -87,8 +87,6 @@ pub struct SpecOptions {
     pub peers: Peers,
     /// Variables that the client's `config.json` (`proxies`) gives every container.
     pub proxies: BTreeMap<String, String>,
-    /// `DOCKER_DEFAULT_PLATFORM`: the platform of services that name none.
-    pub default_platform: Option<String>,
     /// Contents of the files that [`files::referenced_files`] names, by the path that it gives.
     pub client_files: BTreeMap<String, String>,
     /// The client's registry credentials as a `config.json`, for `use_api_socket`.
@@ -105,7 +103,6 @@ impl SpecOptions {
             image_id: None,
             peers: Peers::default(),
             proxies: BTreeMap::new(),
-            default_platform: None,
             client_files: BTreeMap::new(),
             registry_config: None,
         }

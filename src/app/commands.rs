@@ -8,6 +8,7 @@ use anyhow::Context;
 use super::{Failed, dialect, engine, project};
 use crate::cli;
 use crate::compose::{self, LoadErrors};
+use crate::engine::docker::ClientConfig;
 use crate::engine::{ApiVersion, Engine as _};
 use crate::runner::Projects;
 use crate::settings::Settings;
@@ -77,6 +78,7 @@ pub(super) async fn render(settings: &Settings, render: &cli::Render) -> Result<
         None => engine.version().await.context("the engine's version is needed, or --api-version")?.api,
     };
     let mut options = SpecOptions::new(api, dialect);
+    options.proxies = ClientConfig::load(settings.docker.config.as_deref()).proxies(&settings.docker.host.to_string());
     options.client_files = projects.client_files(&selected, name).map_err(|failure| Failed::Other(failure.into()))?;
     if !render.offline
         && let Some(service) = selected.services.get(name)

@@ -26,9 +26,11 @@ use tokio::time::timeout;
 use super::{Engine, EngineError, EngineVersion, ExecCommand, PullImage, RemoveContainer, Upload};
 use crate::spec::{CreateContainer, NetworkBody};
 
+mod client_config;
 mod connect;
 mod pull;
 
+pub use client_config::ClientConfig;
 use connect::{CALL_LIMIT, Connection, failed};
 pub use connect::{Host, ParseHostError, TlsFiles};
 
@@ -123,7 +125,7 @@ impl Engine for Docker {
 
     async fn pull_image(&self, image: &PullImage) -> Result<(), EngineError> {
         let engine = self.connection().await?.client;
-        let credentials = pull::credentials(self.client_config.as_deref(), &image.reference).await;
+        let credentials = pull::credentials(self.client_config.as_deref(), &image.reference);
         self.sorted("pull image", pull::pull(&engine, image, credentials).await)
     }
 

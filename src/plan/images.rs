@@ -10,7 +10,7 @@ use crate::compose::project::{Project, Service};
 use crate::compose::value::Duration;
 use crate::names::ServiceName;
 use crate::request::PullImage;
-use crate::spec::image_name;
+use crate::spec::{image_name, platform};
 
 /// Seconds of a day.
 const DAY: f64 = 86_400.0;
@@ -68,15 +68,14 @@ enum Policy {
 pub fn ensure_images(
     project: &Project,
     images: &BTreeMap<String, ImageSeen>,
-    default_platform: Option<&str>,
     now: Timestamp,
 ) -> Result<Plan, PlanError> {
     let mut plan = Plan::default();
     let mut planned = BTreeSet::new();
     for (name, service) in &project.services {
         let reference = image_name(project, name, service);
-        let platform = if service.platform.is_empty() { default_platform } else { Some(service.platform.as_str()) };
-        let local = images.get(&reference).filter(|image| fits(image, platform));
+        // As Compose does: the default platform decides what is pulled, and not whether a local image will do.
+        let local = images.get(&reference).filter(|image| fits(image, &service.platform));
         let policy = policy(name, service)?;
         if service.pull_policy == "build" && local.is_some() {
             plan.warnings.push(format!("service {name}: pull policy `build` is not followed, the local image is used"));
@@ -99,15 +98,18 @@ pub fn ensure_images(
             },
         };
         if planned.insert(reference.clone()) {
-            plan.push(Call::PullImage(PullImage { reference, platform: platform.map(str::to_owned) }), cause);
+            let platform = platform(project, service).map(str::to_owned);
+            plan.push(Call::PullImage(PullImage { reference, platform }), cause);
         }
     }
     Ok(plan)
 }
 
 /// Whether the image is of that platform; a wanted variant counts only where the image names one.
-fn fits(image: &ImageSeen, platform: Option<&str>) -> bool {
-    let Some(platform) = platform else { return true };
+fn fits(image: &ImageSeen, platform: &str) -> bool {
+    if platform.is_empty() {
+        return true;
+    }
     let mut wanted = platform.split('/');
     let mut found = image.platform.split('/');
     let same = |wanted: Option<&str>, found: Option<&str>| wanted.is_none() || found.is_none() || wanted == found;
@@ -190,7 +192,7 @@ mod tests {
             })
             .unwrap_or_default();
         let now = unix_seconds("2026-01-09T00:00:00Z").unwrap();
-        match ensure_images(project, &images, None, now) {
+        match ensure_images(project, &images, now) {
             Ok(plan) => plan.to_string(),
             Err(error) => error.to_string(),
         }
@@ -240,6 +242,16 @@ mod tests {
             project.services.values_mut().next().unwrap().platform = platform.to_owned();
             assert_eq!(plan(&project, Some("2026-01-01T00:00:00Z")), expected);
         }
+    }
+
+    #[test]
+    fn the_default_platform_is_pulled_but_does_not_make_a_local_image_absent() {
+        let mut project = project("redis:7", "", false);
+        project.environment.insert("DOCKER_DEFAULT_PLATFORM".to_owned(), "linux/amd64".to_owned());
+        assert_eq!(plan(&project, Some("2026-01-01T00:00:00Z")), "nothing to do");
+        let absent = ensure_images(&project, &BTreeMap::new(), Timestamp(0.0)).unwrap();
+        let expected = PullImage { reference: "redis:7".to_owned(), platform: Some("linux/amd64".to_owned()) };
+        assert_eq!(absent.steps.first().unwrap().call, Call::PullImage(expected));
     }
 
     #[test]

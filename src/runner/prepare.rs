@@ -60,8 +60,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             let reference = spec::image_name(project, name, service);
             self.look_at_image(reference, &mut images).await?;
         }
-        let platform = self.inner.options.default_platform.as_deref();
-        let plan = plan::ensure_images(project, &images, platform, Timestamp::now()).map_err(Failure::Plan)?;
+        let plan = plan::ensure_images(project, &images, Timestamp::now()).map_err(Failure::Plan)?;
         if plan.is_empty() {
             return Ok(images);
         }
@@ -226,7 +225,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         debug!(project = %project.name, api = %version.api, "preparing");
         let mut options = SpecOptions::new(version.api, self.inner.options.dialect);
         options.proxies.clone_from(&self.inner.options.proxies);
-        options.default_platform.clone_from(&self.inner.options.default_platform);
+        options.registry_config.clone_from(&self.inner.options.registry_config);
         Ok(options)
     }
 

@@ -233,7 +233,7 @@ fn create(
     };
     Ok(CreateContainer {
         name: joining.container_name.to_owned(),
-        platform: text(&service.platform).or_else(|| options.default_platform.clone()),
+        platform: resolve::platform(project, service).map(str::to_owned),
         body: ContainerBody { body, mac_address: networking.mac_address },
         connect,
     })

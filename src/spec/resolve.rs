@@ -14,6 +14,18 @@ const API_SOCKET_CONFIG_DIR: &str = "/run/secrets/docker";
 /// Key of the config that `use_api_socket` adds; no file can use it.
 pub(super) const API_SOCKET_CONFIG: &str = "#apisocket";
 
+/// The platform that a service's image is pulled and its container created for; none where the Engine decides.
+///
+/// What the service says, else `DOCKER_DEFAULT_PLATFORM` of the project's environment.
+#[must_use]
+pub fn platform<'a>(project: &'a Project, service: &'a Service) -> Option<&'a str> {
+    let default = || project.environment.get("DOCKER_DEFAULT_PLATFORM").map(String::as_str);
+    Some(service.platform.as_str())
+        .filter(|own| !own.is_empty())
+        .or_else(default)
+        .filter(|platform| !platform.is_empty())
+}
+
 /// An existing container of the project, as far as others refer to it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {

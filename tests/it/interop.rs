@@ -76,7 +76,7 @@ impl Site {
             services: BTreeMap::new(),
             tail: 1 << 10,
             dialect: self.dialect,
-            default_platform: None,
+            registry_config: None,
             proxies: BTreeMap::new(),
         };
         let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };

@@ -129,7 +129,7 @@ impl<B: Bus> Stack<B> {
             services: BTreeMap::new(),
             tail: 64 * 1024,
             dialect: Dialect::default(),
-            default_platform: None,
+            registry_config: None,
             proxies: BTreeMap::new(),
         };
         let stages = RunnerStages { intake: intake.clone(), abort: abort.clone() };

@@ -74,7 +74,7 @@ impl Stack {
             services: BTreeMap::new(),
             tail: 64 << 10,
             dialect: Dialect::default(),
-            default_platform: None,
+            registry_config: None,
             proxies: BTreeMap::new(),
         };
         change(&mut options);
