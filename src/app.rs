@@ -15,7 +15,7 @@ use crate::bus::redis::RedisBus;
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::runner::{Projects, Runner, RunnerOptions, RunnerStages, ServiceOptions};
-use crate::settings::{self, DockerHost, Settings};
+use crate::settings::{self, DockerHost, Settings, SettingsWarning};
 use crate::spec::Dialect;
 use crate::supervisor::Supervisor;
 
@@ -143,7 +143,12 @@ fn signals() -> anyhow::Result<impl Stream<Item = &'static str>> {
 async fn daemon(settings: Settings) -> Result<(), Failed> {
     info!(version = env!("CARGO_PKG_VERSION"), preset = settings.preset, engine = %settings.docker.host, "starting");
     for warning in &settings.warnings {
-        warn!(variable = warning.variable, nearest = warning.nearest, "variable is no setting");
+        match warning {
+            SettingsWarning::NoService { variable, nearest } => warn!(variable, nearest, "variable is no setting"),
+            SettingsWarning::NoInterval { variable } => {
+                warn!(variable, expected = "an interval of 1 s to 7 d, or 0", "variable does not parse, default used");
+            }
+        }
     }
     let mut signals = Box::pin(signals()?);
     let engine = Arc::new(engine(&settings.docker));

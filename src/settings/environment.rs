@@ -7,6 +7,8 @@ use figment::value::{Dict, Value};
 
 use super::error::{Place, Problem, SettingsError, Source, nearest};
 use super::layers::{Layer, NAMED_SECTIONS};
+use super::sections::Every;
+use crate::clock::Span;
 
 /// Begins the variables that are ours alone.
 const PREFIX: &str = "ORCHESTRATOR_";
@@ -122,11 +124,16 @@ impl Environment {
             match services.get(key) {
                 Some(service) => {
                     let path = ["services".to_owned(), (*service).clone(), "every".to_owned()];
-                    if let Some(text) = self.text(name, &path, said) {
-                        said.layers.push(Layer::single(Source::Variable(name.clone()), &path, Value::from(text)));
+                    match self.text(name, &path, said) {
+                        Some(text) if is_interval(text) => {
+                            said.layers.push(Layer::single(Source::Variable(name.clone()), &path, Value::from(text)));
+                        }
+                        // It seeds Redis as well, and a bad seed does not keep the daemon from starting.
+                        Some(_) => said.warnings.push(SettingsWarning::NoInterval { variable: name.clone() }),
+                        None => {}
                     }
                 }
-                None => said.warnings.push(SettingsWarning {
+                None => said.warnings.push(SettingsWarning::NoService {
                     variable: name.clone(),
                     nearest: nearest(key, services.keys().map(String::as_str)).map(|near| format!("{SCHEDULE}{near}")),
                 }),
@@ -135,20 +142,39 @@ impl Environment {
     }
 }
 
-/// A variable that looks like a setting of ours and is none.
+/// A variable that is not followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SettingsWarning {
-    /// Name of the variable.
-    pub variable: String,
-    /// The variable that was probably meant.
-    pub nearest: Option<String>,
+pub enum SettingsWarning {
+    /// It looks like a setting of ours and is none.
+    NoService {
+        /// Its name.
+        variable: String,
+        /// The variable that was probably meant.
+        nearest: Option<String>,
+    },
+    /// Its text is not how often a service runs.
+    NoInterval {
+        /// Its name.
+        variable: String,
+    },
 }
 
 impl std::fmt::Display for SettingsWarning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: no service has this schedule key", self.variable)?;
-        self.nearest.as_ref().map_or(Ok(()), |nearest| write!(f, "; did you mean `{nearest}`?"))
+        match self {
+            Self::NoService { variable, nearest } => {
+                write!(f, "{variable}: no service has this schedule key")?;
+                nearest.as_ref().map_or(Ok(()), |nearest| write!(f, "; did you mean `{nearest}`?"))
+            }
+            Self::NoInterval { variable } => {
+                write!(f, "{variable}: not an interval of 1 s to 7 d, nor 0; not followed")
+            }
+        }
     }
+}
+
+fn is_interval(text: &str) -> bool {
+    text.parse::<Span>().is_ok_and(|span| Every::try_from(span).is_ok())
 }
 
 /// What the environment says.
@@ -231,7 +257,8 @@ mod tests {
         let said = Environment::new(variables.map(|(name, value)| (name.into(), value.into()))).layers(&below());
         let sources: Vec<String> = said.layers.iter().map(|layer| layer.source.to_string()).collect();
         assert_eq!(sources, ["SCHEDULE_A", "SCHEDULE_OTHER"]);
-        let warning = SettingsWarning { variable: "SCHEDULE_OTHR".into(), nearest: Some("SCHEDULE_OTHER".into()) };
+        let nearest = Some("SCHEDULE_OTHER".into());
+        let warning = SettingsWarning::NoService { variable: "SCHEDULE_OTHR".into(), nearest };
         assert_eq!(said.warnings, [warning]);
     }
 

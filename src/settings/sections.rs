@@ -13,7 +13,7 @@ use tracing_subscriber::filter::Targets;
 use super::scalar::{self, HOUR, MINUTE, Variables, WEEK};
 use crate::clock::Span;
 use crate::names::{ProjectName, ServiceName, SourceId};
-use crate::schedule::Interval;
+use crate::schedule::{Interval, IntervalError};
 use crate::spec::Dialect;
 
 /// What is logged, and how.
@@ -299,12 +299,34 @@ impl Every {
     }
 }
 
+/// Why a span of time does not say when a service runs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EveryError {
+    /// A part of a second.
+    #[error("an interval has whole seconds")]
+    Fraction,
+    /// Too short or too long.
+    #[error(transparent)]
+    Interval(#[from] IntervalError),
+}
+
+impl TryFrom<Span> for Every {
+    type Error = EveryError;
+
+    fn try_from(Span(span): Span) -> Result<Self, EveryError> {
+        match span {
+            Duration::ZERO => Ok(Self::Paused),
+            span if span.subsec_nanos() != 0 => Err(EveryError::Fraction),
+            span => Ok(Self::Interval(span.try_into()?)),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Every {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Option::<Span>::deserialize(deserializer)? {
-            None | Some(Span(Duration::ZERO)) => Ok(Self::Paused),
-            Some(Span(span)) if span.subsec_nanos() != 0 => Err(de::Error::custom("an interval has whole seconds")),
-            Some(Span(span)) => Interval::try_from(span).map(Self::Interval).map_err(de::Error::custom),
+            None => Ok(Self::Paused),
+            Some(span) => span.try_into().map_err(de::Error::custom),
         }
     }
 }

@@ -317,17 +317,32 @@ fn seeds_get_their_variables_and_the_schedule_as_it_is() {
 #[test]
 fn a_schedule_variable_without_a_service_is_a_warning() {
     let settings = with_variables(&[("SCHEDULE_WETHER", "3"), ("SCHEDULE_OF_THE_BAND", "x")]).unwrap();
-    let warnings: Vec<_> =
-        settings.warnings.iter().map(|warning| (warning.variable.as_str(), warning.nearest.as_deref())).collect();
-    let told = settings.warnings.last().unwrap().to_string();
-    assert_eq!(told, "SCHEDULE_WETHER: no service has this schedule key; did you mean `SCHEDULE_WEATHER`?");
-    assert_eq!(warnings, [("SCHEDULE_OF_THE_BAND", None), ("SCHEDULE_WETHER", Some("SCHEDULE_WEATHER"))]);
+    let warnings: Vec<_> = settings.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "SCHEDULE_OF_THE_BAND: no service has this schedule key",
+            "SCHEDULE_WETHER: no service has this schedule key; did you mean `SCHEDULE_WEATHER`?"
+        ]
+    );
+}
+
+#[test]
+fn a_schedule_variable_that_is_no_interval_is_a_warning_without_its_text_and_not_followed() {
+    for wrong in ["8d", "0.5", "-1", "NaN", "abc"] {
+        let settings = with_variables(&[("SCHEDULE_WEATHER", wrong)]).unwrap();
+        assert_eq!(every(&settings, "source-weather"), Some(Duration::from_mins(5)), "{wrong}");
+        assert_eq!(settings.seed_variables.0["SCHEDULE_WEATHER"], "300", "{wrong}");
+        let warnings: Vec<_> = settings.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings, ["SCHEDULE_WEATHER: not an interval of 1 s to 7 d, nor 0; not followed"], "{wrong}");
+    }
 }
 
 #[test]
 fn intervals_are_bounded_and_whole() {
     for wrong in ["8d", "0.5", "999ms", "-1", "NaN", "1500ms", "abc", "1month"] {
-        assert!(with_variables(&[("SCHEDULE_WEATHER", wrong)]).is_err(), "{wrong}");
+        let own = "ORCHESTRATOR_SERVICES__SOURCE_WEATHER__EVERY";
+        assert!(with_variables(&[(own, wrong)]).is_err(), "{wrong}");
     }
     for (right, seconds) in [("1", 1), ("7d", 604_800), ("1s", 1), ("1m 30s", 90)] {
         let settings = with_variables(&[("SCHEDULE_WEATHER", right)]).unwrap();
@@ -372,7 +387,7 @@ docker: { host: "ssh://pi" }
     let environment = environment(&[
         ("ORCHESTRATOR_LOG_LEVEL", "debug"),
         ("ORCHESTRATOR_SCHEDULER__MAX_PARALLEL", "many"),
-        ("SCHEDULE_WEATHER", "sometimes"),
+        ("ORCHESTRATOR_SERVICES__SOURCE_WEATHER__EVERY", "sometimes"),
         ("COMPOSE_PROJECT_NAME", "Pulse"),
         ("AUTH_USERNAME", "me"),
         ("AUTH_USERNAME_FILE", "/me"),
