@@ -74,7 +74,7 @@ pub trait Bus: Send + Sync + 'static {
     /// Publishes a message and returns how many received it.
     fn publish(&self, channel: &str, payload: &str) -> impl Future<Output = Result<u64, BusError>> + Send;
 
-    /// The values at keys, in their order; all read at one moment.
+    /// The values at keys, in their order; all read at one moment. Without keys nothing is asked.
     fn get(&self, keys: &[String]) -> impl Future<Output = Result<Vec<Option<String>>, BusError>> + Send;
 
     /// Sets a key, for a time or for good.
@@ -88,7 +88,7 @@ pub trait Bus: Send + Sync + 'static {
     /// Sets a key if it is absent; false when it was there.
     fn set_absent(&self, key: &str, value: &str) -> impl Future<Output = Result<bool, BusError>> + Send;
 
-    /// Deletes keys; succeeds when they are absent.
+    /// Deletes keys; succeeds when they are absent. Without keys nothing is asked.
     fn delete(&self, keys: &[String]) -> impl Future<Output = Result<(), BusError>> + Send;
 
     /// Puts a value at the head of a list and cuts the list to `keep` values.

@@ -69,7 +69,11 @@ impl<E: Engine, B: Bus> Changes<E, B> {
                 event = messages.next() => gather(event, &mut messages),
             };
             let looked = match look {
-                Look::Changed(sections) => self.look(&mut seen, &sections, true).await,
+                Look::Changed(mut sections) => {
+                    // A message can name anything: only what means something here becomes a key.
+                    sections.retain(|section| self.follows(section));
+                    self.look(&mut seen, &sections, true).await
+                }
                 Look::All => {
                     let sections = self.meanings.keys().cloned().chain([SCHEDULE.to_owned()]).collect();
                     self.look(&mut seen, &sections, false).await
@@ -80,6 +84,14 @@ impl<E: Engine, B: Bus> Changes<E, B> {
                 tracing::debug!(error = %Chain(&error), "config not read");
             }
         }
+    }
+
+    fn follows(&self, section: &str) -> bool {
+        let known = section == SCHEDULE || self.meanings.contains_key(section);
+        if !known {
+            tracing::debug!(section, "config changed, nothing to do");
+        }
+        known
     }
 
     async fn look(&self, seen: &mut Seen, sections: &BTreeSet<String>, said: bool) -> Result<(), BusError> {

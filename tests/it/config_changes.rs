@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use sense_orchestrator::action::WhenChanged;
 
 use crate::support::engine::Script;
+use crate::support::log::Log;
 use crate::support::reference::{PERIOD, Stack};
 
 const SOON: Duration = Duration::from_millis(10);
@@ -45,7 +46,10 @@ async fn a_bad_value_keeps_the_old_one_and_is_named_as_a_problem_until_it_is_gon
     stack.bus.put("config:schedule", &json!({"weather": 600}));
     change(&stack, "schedule").await;
     stack.bus.put("config:schedule", &json!({"weather": "often", "system": 5}));
+    let log = Log::capture();
     change(&stack, "schedule").await;
+    let warned = log.lines("schedule not followed");
+    assert!(warned.len() == 1 && warned[0]["error"].as_str().unwrap().contains("weather"), "{warned:?}");
     assert_eq!((stack.every("source-weather"), stack.every("source-system")), (Some(600), Some(5)));
     let problems = stack.problems.borrow()["schedule"].clone();
     assert_eq!(problems.len(), 1);
@@ -70,6 +74,18 @@ async fn a_schedule_whose_message_was_lost_is_found_within_a_minute_and_on_a_new
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_sections_that_mean_something_are_read() {
+    let stack = Stack::dispatching().await;
+    stack.bus.reads();
+    for section in ["nothing", "a/b", "*", "\0", &"x".repeat(4000)] {
+        change(&stack, section).await;
+    }
+    assert_eq!(stack.bus.reads(), [""; 0]);
+    change(&stack, "auth").await;
+    assert_eq!(stack.bus.reads(), ["config:auth"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_schedule_that_was_evicted_goes_on() {
     let stack = Stack::dispatching().await;
     stack.bus.put("config:schedule", &json!({"weather": 600}));
@@ -78,6 +94,28 @@ async fn a_schedule_that_was_evicted_goes_on() {
     change(&stack, "schedule").await;
     sleep(2 * PERIOD).await;
     assert_eq!(stack.every("source-weather"), Some(600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_auth_is_a_warning_and_a_changed_camera_only_while_it_runs() {
+    let (log, stack) = (Log::capture(), Stack::dispatching().await);
+    let mut told = Vec::new();
+    let mut tell = |stack: &Stack, section: &'static str| {
+        stack.bus.put(&format!("config:{section}"), &json!({"n": told.len()}));
+        stack.bus.send("config:changed", json!({"section": section}).to_string());
+        told.push(section);
+    };
+    for section in ["auth", "camera", "display"] {
+        tell(&stack, section);
+    }
+    sleep(SOON).await;
+    stack.script("source-camera", Script::stays());
+    stack.call("start_camera", json!({})).await;
+    tell(&stack, "camera");
+    sleep(SOON).await;
+    let warned = log.lines("config changed, service restart required");
+    let warned: Vec<_> = warned.iter().map(|line| (line["section"].as_str(), line["service"].as_str())).collect();
+    assert_eq!(warned, [(Some("auth"), Some("web-gateway")), (Some("camera"), Some("source-camera"))]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,6 +28,7 @@ struct State {
     keys: BTreeMap<String, Entry>,
     feeds: Vec<Feed>,
     published: Vec<(String, String)>,
+    reads: Vec<String>,
     generation: u64,
     refuse: Option<&'static str>,
 }
@@ -142,6 +143,11 @@ impl FakeBus {
         on_channel.map(|(_, payload)| serde_json::from_str(payload).expect("the message is JSON")).collect()
     }
 
+    /// The keys that were read since this was last asked.
+    pub(crate) fn reads(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().reads)
+    }
+
     fn call(&self, call: &'static str) -> Result<MutexGuard<'_, State>, BusError> {
         if !self.connection.borrow().is_up() {
             return Err(BusError::Unavailable { source: "gone".into() });
@@ -174,7 +180,11 @@ impl Bus for FakeBus {
     }
 
     async fn get(&self, keys: &[String]) -> Result<Vec<Option<String>>, BusError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut state = self.call("MGET")?;
+        state.reads.extend_from_slice(keys);
         Ok(keys.iter().map(|key| state.text(key)).collect())
     }
 
@@ -194,6 +204,9 @@ impl Bus for FakeBus {
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), BusError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
         let mut state = self.call("DEL")?;
         for key in keys {
             state.keys.remove(key);
