@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::support::log::Log;
 use crate::support::reference::{PERIOD, Stack};
 
 const SOON: Duration = Duration::from_millis(10);
@@ -85,6 +86,34 @@ async fn a_variable_that_does_not_parse_takes_its_default() {
     assert_eq!(config(&stack, "aranet4"), Some(json!({"sensors": [], "timeout": 10})));
     assert_eq!(config(&stack, "sleep").unwrap()["start_hour"], 23);
     assert_eq!(config(&stack, "camera"), Some(json!({"cameras": []})));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_variable_that_does_not_parse_is_warned_of_by_its_name_and_its_text_is_not_shown() {
+    let log = Log::capture();
+    let wrong = ["ARANET4_SENSORS", "AUTH_ENABLED", "SLEEP_START"];
+    let stack = Stack::with_environment(&wrong.map(|variable| (variable, "{s3cret")));
+    stack.seeder().seed().await.unwrap();
+    let warned = log.lines("variable does not parse, default used");
+    assert_eq!(warned.iter().map(|line| line["variable"].as_str().unwrap()).collect::<Vec<_>>(), wrong);
+    assert!(warned.iter().all(|line| line["level"] == "WARN"), "{warned:?}");
+    assert!(!log.text().contains("s3cret"), "{}", log.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_restored_is_told_with_its_origin() {
+    let stack = Stack::with_environment(&[("WEATHER_LOCATION", "Bonn")]);
+    stack.start_seeder();
+    sleep(SOON).await;
+    stack.bus.put("config:sleep", &json!({"start_hour": 1}));
+    sleep(PERIOD).await;
+    let log = Log::capture();
+    stack.bus.forget();
+    sleep(PERIOD).await;
+    let restored = log.lines("config restored");
+    let told: Vec<_> = restored.iter().map(|line| (line["section"].as_str(), line["from"].as_str())).collect();
+    let from = Some("last seen value");
+    assert_eq!(told, [(Some("schedule"), from), (Some("sleep"), from), (Some("weather"), from)]);
 }
 
 #[tokio::test(start_paused = true)]
