@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, BusError};
 use crate::compose::LoadErrors;
 use crate::engine::{Engine, EngineError};
 use crate::names::{RunId, ServiceName, SourceId};
@@ -79,6 +79,9 @@ pub struct RunRequest {
     pub trigger: Trigger,
     /// Variables over those of the Compose file, as `-e` gives them.
     pub environment: BTreeMap<String, String>,
+    /// Keys in Redis that the run is to write. They are deleted once no other run is in its way, and before it starts: what
+    /// is there afterwards is its own.
+    pub results: Vec<String>,
 }
 
 /// Why no run was started.
@@ -152,6 +155,9 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
+    /// What an earlier run left in Redis cannot be told from this one's.
+    #[error("earlier result not deleted")]
+    Results(#[source] BusError),
     /// A hook ended with another code than 0.
     #[error("hook {command:?} of {container} exited {code}")]
     Hook {

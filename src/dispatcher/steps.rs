@@ -1,6 +1,5 @@
 //! Carries out the steps of actions and reactions.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,7 +9,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::schedule::ScheduledServices;
-use crate::action::text::Text;
 use crate::action::{Action, Allowed, Reaction, Report, Step, Target};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
@@ -81,13 +79,18 @@ impl<E: Engine, B: Bus> Steps<E, B> {
         params: &Map<String, Value>,
     ) -> Result<Map<String, Value>, Fault> {
         let results: Vec<String> = action.steps().iter().filter_map(result_key).collect();
-        // What is read later must have been written by this action.
-        self.bus.delete(&results).await.map_err(|error| Fault::of(&error))?;
+        let listed = !results.is_empty();
+        // What is read later must have been written by this action. A run deletes it itself, once no other is in its way.
+        let mut stale = results;
+        if !action.steps().iter().any(|step| matches!(step, Step::Run { .. })) {
+            self.bus.delete(&std::mem::take(&mut stale)).await.map_err(|error| Fault::of(&error))?;
+        }
         let mut data = Map::new();
         for step in action.steps() {
-            match self.step(step, params).await? {
+            let results = if matches!(step, Step::Run { .. }) { std::mem::take(&mut stale) } else { Vec::new() };
+            match self.step(step, params, results).await? {
                 // Where a list is the result, it is the whole of it.
-                Yield::Run(report) if results.is_empty() => data.extend(told(&report)),
+                Yield::Run(report) if !listed => data.extend(told(&report)),
                 Yield::Run(_) | Yield::Nothing => {}
                 Yield::Field(field, value) => drop(data.insert(field, value)),
             }
@@ -107,17 +110,20 @@ impl<E: Engine, B: Bus> Steps<E, B> {
                 let service = self.service(service, payload, Permission::Operate)?;
                 self.runner.stop_started_before(&service, event).await.map_err(|error| Fault::of(&error))?;
             } else {
-                self.step(step, payload).await?;
+                self.step(step, payload, Vec::new()).await?;
             }
         }
         Ok(())
     }
 
-    async fn step(&self, step: &Step, values: &Map<String, Value>) -> Result<Yield, Fault> {
+    /// Carries out one step; a run is to write `results`.
+    async fn step(&self, step: &Step, values: &Map<String, Value>, results: Vec<String>) -> Result<Yield, Fault> {
         match step {
             Step::Run { service, env } => {
                 let service = self.service(service, values, Permission::Operate)?;
-                self.run(service, env, values).await.map(Yield::Run)
+                let environment = env.iter().map(|(name, text)| (name.clone(), text.fill(values))).collect();
+                let trigger = Trigger::Command;
+                self.run(RunRequest { service, trigger, environment, results }).await.map(Yield::Run)
             }
             Step::Start(service) => {
                 let service = self.service(service, values, Permission::Operate)?;
@@ -189,15 +195,7 @@ impl<E: Engine, B: Bus> Steps<E, B> {
         }))
     }
 
-    async fn run(
-        &self,
-        service: ServiceName,
-        env: &BTreeMap<String, Text>,
-        values: &Map<String, Value>,
-    ) -> Result<RunReport, Fault> {
-        let environment: BTreeMap<String, String> =
-            env.iter().map(|(name, text)| (name.clone(), text.fill(values))).collect();
-        let request = RunRequest { service, trigger: Trigger::Command, environment };
+    async fn run(&self, request: RunRequest) -> Result<RunReport, Fault> {
         match self.runner.run(request).await {
             Ok(report) if report.outcome.is_success() => Ok(report),
             Ok(report) => Err(Fault { error: failure(&report), data: told(&report), refused: false }),

@@ -1,6 +1,5 @@
 //! One run of an ephemeral service, from the decision to its container's removal.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
@@ -64,14 +63,14 @@ impl<E: Engine, B: Bus> Runner<E, B> {
     ///
     /// When no run was begun: another one goes on, the project has no such service, the daemon is about to end.
     pub async fn run(&self, request: RunRequest) -> Result<RunReport, RunError> {
-        let RunRequest { service, trigger, environment } = request;
         let inner = &self.inner;
-        if !self.knows(&service) {
-            return Err(RunError::UnknownService(service));
+        let service = &request.service;
+        if !self.knows(service) {
+            return Err(RunError::UnknownService(service.clone()));
         }
-        let slug = Slug::new(random(), &inner.projects.name(), &service);
+        let slug = Slug::new(random(), &inner.projects.name(), service);
         let run_id = slug.run_id();
-        let mut claim = inner.claims.run(&service, &run_id).map_err(|other| RunError::Busy {
+        let mut claim = inner.claims.run(service, &run_id).map_err(|other| RunError::Busy {
             service: service.clone(),
             container: format!("run {other}"),
             run_id: Some(other),
@@ -81,12 +80,12 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             return Err(RunError::ShuttingDown);
         }
         let begun = Begun { instant: Instant::now(), at: Timestamp::now() };
-        let options = inner.options.service(&service);
+        let options = inner.options.service(service);
         // A run with variables of its own does something else than the source's work, such as a scan.
-        let proof = options.proof.as_ref().filter(|_| environment.is_empty());
-        debug!(%service, %run_id, trigger = trigger.as_str(), "run begins");
-        let ended = self.attempt(&service, slug, &environment, options).await;
-        let identity = Identity { service, run_id, trigger };
+        let proof = options.proof.as_ref().filter(|_| request.environment.is_empty());
+        debug!(%service, %run_id, trigger = request.trigger.as_str(), "run begins");
+        let ended = self.attempt(&request, slug, options).await;
+        let identity = Identity { service: request.service, run_id, trigger: request.trigger };
         let mut report = match ended {
             Err(Unborn::Refused(error)) => return Err(error),
             Err(Unborn::Failed(failure)) => identity.unborn(begun, Outcome::Failed, Some(&failure)),
@@ -125,16 +124,12 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         }
     }
 
-    async fn attempt(
-        &self,
-        service: &ServiceName,
-        slug: Slug,
-        environment: &BTreeMap<String, String>,
-        options: &ServiceOptions,
-    ) -> Result<Remains, Unborn> {
+    async fn attempt(&self, request: &RunRequest, slug: Slug, options: &ServiceOptions) -> Result<Remains, Unborn> {
         let inner = &self.inner;
         let abort = &inner.stages.abort;
+        let service = &request.service;
         self.clear_the_way(service).await?;
+        inner.bus.delete(&request.results).await.map_err(Failure::Results)?;
         let project = inner.projects.select(service, options.profile.as_deref()).map_err(Failure::Project)?;
         let images = tokio::select! {
             () = abort.cancelled() => return Err(Unborn::Cancelled),
@@ -158,7 +153,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             }
         }
         let spec_options = self.service_options(&project, service, &images).await?;
-        let over = options.environment.iter().chain(environment);
+        let over = options.environment.iter().chain(&request.environment);
         let one_off =
             OneOff { slug, environment: over.map(|(key, value)| (key.clone(), Some(value.clone()))).collect() };
         let plan = plan::run_one_off(&project, service, &one_off, &spec_options).map_err(Failure::Plan)?;

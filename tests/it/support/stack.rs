@@ -102,7 +102,8 @@ impl Stack {
     /// Runs a service with variables.
     pub(crate) async fn run_with(&self, service: &str, environment: &[(&str, &str)]) -> Result<RunReport, RunError> {
         let environment = environment.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        self.runner.run(RunRequest { service: name(service), trigger: Trigger::Schedule, environment }).await
+        let (service, trigger, results) = (name(service), Trigger::Schedule, Vec::new());
+        self.runner.run(RunRequest { service, trigger, environment, results }).await
     }
 }
 
