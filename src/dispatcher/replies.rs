@@ -167,7 +167,11 @@ async fn attempt<B: Bus>(bus: Arc<B>, keep: Duration, mut parcel: Parcel) -> Att
         // The key first: who finds nobody publishing must find the key.
         match bus.set(&parcel.channel, &parcel.json, Some(keep)).await {
             Ok(()) => parcel.kept = true,
-            Err(error) => return Attempt::Failed(parcel, error),
+            // It has no room, or does not let us: who listens can be told all the same.
+            Err(error @ BusError::Refused { .. }) => {
+                tracing::debug!(request_id = %parcel.request, error = %Chain(&error), "reply not kept");
+            }
+            Err(error @ BusError::Unavailable { .. }) => return Attempt::Failed(parcel, error),
         }
     }
     match bus.publish(&parcel.channel, &parcel.json).await {

@@ -392,6 +392,13 @@ async fn a_reply_waits_for_a_redis_that_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reply_whose_key_redis_refuses_is_published_all_the_same() {
+    let stack = Stack::dispatching().await;
+    stack.bus.refuse(Some("SET"));
+    ok(&stack.call("stop_camera", json!({})).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_the_end_new_commands_are_refused_and_old_ones_answered() {
     let stack = Stack::new();
     let dispatcher = stack.start_dispatcher();
