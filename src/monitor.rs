@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -48,25 +47,12 @@ pub struct Inputs {
     pub problems: watch::Receiver<Problems>,
 }
 
-/// The daemon's status: the contract's fields, and what else is worth knowing.
-#[derive(Debug, Serialize)]
-struct Status<'a> {
-    #[serde(flatten)]
-    common: SourceStatus,
-    version: &'static str,
-    started_at: Timestamp,
-    runs: u64,
-    failures: u64,
-    overdue: Vec<&'a ServiceName>,
-}
-
 struct Monitor<E, B> {
     bus: Arc<B>,
     runner: Runner<E, B>,
     options: Options,
     intervals: watch::Receiver<Arc<Intervals>>,
     watch: Watch,
-    started_at: Timestamp,
     /// Nothing could be read at the last look.
     blind: bool,
     /// Why the Engine did not answer at the last look.
@@ -95,7 +81,6 @@ pub async fn run<E: Engine, B: Bus>(
         options,
         intervals,
         watch,
-        started_at: Timestamp::now(),
         blind: false,
         engine: None,
         last_poll: None,
@@ -216,21 +201,13 @@ impl<E: Engine, B: Bus> Monitor<E, B> {
 
     /// Writes the daemon's status.
     async fn tell(&self, problems: &Problems) {
-        let records = self.runner.records();
-        let status = Status {
-            common: SourceStatus {
-                source_id: self.options.own.clone(),
-                last_poll: self.last_poll,
-                last_success: self.last_success,
-                last_error: self.last_error(problems),
-                poll_count: self.polls,
-                error_count: self.errors,
-            },
-            version: env!("CARGO_PKG_VERSION"),
-            started_at: self.started_at,
-            runs: records.values().map(|record| record.runs).sum(),
-            failures: records.values().map(|record| record.failures).sum(),
-            overdue: self.watch.overdue(Instant::now()).into_iter().map(|(service, _)| service).collect(),
+        let status = SourceStatus {
+            source_id: self.options.own.clone(),
+            last_poll: self.last_poll,
+            last_success: self.last_success,
+            last_error: self.last_error(problems),
+            poll_count: self.polls,
+            error_count: self.errors,
         };
         let Ok(json) = serde_json::to_string(&status) else { return };
         let key = status_key(&self.options.own);

@@ -7,6 +7,7 @@ use sense_orchestrator::clock::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::support::log::Log;
 use crate::support::reference::{PERIOD, Stack};
 
 const SOON: Duration = Duration::from_millis(10);
@@ -16,8 +17,12 @@ fn status(stack: &Stack) -> Value {
 }
 
 fn overdue(stack: &Stack) -> Vec<String> {
-    let overdue = status(stack)["overdue"].clone();
-    serde_json::from_value(overdue).unwrap()
+    let error = status(stack)["last_error"].as_str().unwrap_or_default().to_owned();
+    error
+        .split("; ")
+        .filter_map(|fault| fault.split_once(" overdue, "))
+        .map(|(service, _)| service.to_owned())
+        .collect()
 }
 
 /// Lets a source report a success.
@@ -29,11 +34,13 @@ fn succeed(stack: &Stack, source: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_own_status_has_the_contracts_fields_and_is_always_there() {
+async fn the_own_status_has_the_contracts_fields_and_no_others_and_is_always_there() {
     let stack = Stack::new();
     stack.start_monitor();
     sleep(SOON).await;
     let status = status(&stack);
+    let fields: Vec<&str> = status.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(fields, ["error_count", "last_error", "last_poll", "last_success", "poll_count", "source_id"]);
     assert_eq!(status["source_id"], "orchestrator");
     assert_eq!(status["last_error"], Value::Null);
     assert!(status["last_poll"].is_f64() && status["last_success"].is_f64(), "{status}");
@@ -68,6 +75,24 @@ async fn a_source_that_reports_under_another_name_is_found_and_recovers() {
     succeed(&stack, "co2");
     sleep(PERIOD).await;
     assert!(!overdue(&stack).contains(&"source-aranet4".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overdue_source_is_warned_of_at_once_and_hourly_and_its_recovery_is_told() {
+    let (log, stack) = (Log::capture(), Stack::new());
+    stack.start_monitor();
+    let of_weather = |message| log.lines(message).iter().filter(|line| line["service"] == "source-weather").count();
+    sleep(15 * PERIOD + SOON).await;
+    assert_eq!(of_weather("source overdue"), 0);
+    sleep(PERIOD).await;
+    assert_eq!(of_weather("source overdue"), 1);
+    sleep(119 * PERIOD).await;
+    assert_eq!(of_weather("source overdue"), 2);
+    sleep(PERIOD).await;
+    assert_eq!((of_weather("source overdue"), of_weather("source recovered")), (3, 0));
+    succeed(&stack, "weather");
+    sleep(5 * PERIOD).await;
+    assert_eq!((of_weather("source overdue"), of_weather("source recovered")), (3, 1));
 }
 
 #[tokio::test(start_paused = true)]
