@@ -128,9 +128,8 @@ impl RedisBus {
                 ended = self.session(&mut trouble) => ended,
             };
             self.0.commands().take();
-            let reason = ended.to_string();
-            trouble.log(&reason);
-            self.0.connection.send_replace(Connection::Down { reason });
+            trouble.log(&ended);
+            self.0.connection.send_replace(Connection::Down { reason: ended.to_string() });
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(trouble.backoff()) => {}
@@ -317,7 +316,14 @@ fn end(ended: Result<Result<(), FredError>, tokio::task::JoinError>) -> FredErro
 struct Trouble {
     version: RespVersion,
     failures: u32,
-    told: Option<tokio::time::Instant>,
+    told: Option<Told>,
+}
+
+/// What was last logged of a standing failure.
+#[derive(Clone, Copy)]
+struct Told {
+    at: tokio::time::Instant,
+    refused: bool,
 }
 
 impl Default for Trouble {
@@ -327,14 +333,24 @@ impl Default for Trouble {
 }
 
 impl Trouble {
-    /// Logs a failure: the first one and hourly as a warning, the others for debugging.
-    fn log(&mut self, reason: &str) {
-        if self.told.is_none_or(|told| told.elapsed() >= REMIND) {
-            self.told = Some(tokio::time::Instant::now());
+    /// Logs a failure: the news and an hourly reminder as warnings, the others for debugging.
+    fn log(&mut self, error: &FredError) {
+        let reason = tracing::field::display(error);
+        if self.is_news(error) {
             tracing::warn!(reason, "redis unavailable");
         } else {
             tracing::debug!(reason, "redis still unavailable");
         }
+    }
+
+    /// True for the first failure, for the first refusal after Redis was merely away, and once an hour.
+    fn is_news(&mut self, error: &FredError) -> bool {
+        let refused = refuses(error);
+        let news = self.told.is_none_or(|told| told.at.elapsed() >= REMIND || (refused && !told.refused));
+        if news {
+            self.told = Some(Told { at: tokio::time::Instant::now(), refused });
+        }
+        news
     }
 
     fn backoff(&mut self) -> Duration {
@@ -348,6 +364,13 @@ impl Trouble {
 /// The kernel finds a dead peer by itself: no timer of ours wakes up for it.
 fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(3))
+}
+
+/// Whether what answers does not let us in, such as for a wrong password, and waiting alone will not help.
+fn refuses(error: &FredError) -> bool {
+    let away = matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Routing);
+    // A certificate, and what a subscriber is told.
+    !away || ["kind: InvalidData", "kind: Other"].iter().any(|sign| error.details().contains(sign))
 }
 
 /// Whether the server, or what stands before it, does not know RESP3.
@@ -461,5 +484,36 @@ impl Bus for RedisBus {
     async fn heartbeat(&self) -> Result<(), BusError> {
         self.0.suspected.notify_one();
         self.call("PING", |client| async move { client.ping::<Value>(None).await }).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_news_after_an_absence_and_the_same_trouble_is_not() {
+        let mut trouble = Trouble::default();
+        let away = FredError::from(io::Error::from(io::ErrorKind::ConnectionRefused));
+        let late = FredError::new(ErrorKind::Timeout, "late");
+        let refused = FredError::new(ErrorKind::Auth, "WRONGPASS");
+        assert!(trouble.is_news(&away));
+        assert!(!trouble.is_news(&late), "one outage, told once");
+        assert!(trouble.is_news(&refused));
+        for error in [&refused, &away, &refused] {
+            assert!(!trouble.is_news(error), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_and_a_subscribers_refusal_are_refusals() {
+        for kind in [io::ErrorKind::InvalidData, io::ErrorKind::Other] {
+            assert!(refuses(&io::Error::new(kind, "x").into()), "{kind:?}");
+        }
+        for kind in [io::ErrorKind::UnexpectedEof, io::ErrorKind::BrokenPipe, io::ErrorKind::TimedOut] {
+            assert!(!refuses(&io::Error::new(kind, "x").into()), "{kind:?}");
+        }
     }
 }
