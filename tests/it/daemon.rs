@@ -27,19 +27,24 @@ struct Site {
     redis: RedisServer,
     folder: Folder,
     project: String,
+    /// Variables of the daemon, over the usual ones.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Site {
     /// None where there is no Engine or no Redis, and none is promised.
     async fn new(services: &str, settings: &str) -> Option<Self> {
+        Self::with_redis(RedisServer::start().await?, services, settings).await
+    }
+
+    async fn with_redis(redis: RedisServer, services: &str, settings: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let engine = docker::engine().await?;
-        let redis = RedisServer::start().await?;
         let project = format!("sense-daemon-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = Folder::new();
         folder.write("compose.yaml", &format!("name: {project}\nservices:\n{services}").replace("IMAGE", IMAGE));
         folder.write("settings.yaml", &format!("preset: none\nlog: {{level: debug}}\n{settings}"));
-        Some(Self { engine, redis, folder, project })
+        Some(Self { engine, redis, folder, project, environment: Vec::new() })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -51,6 +56,7 @@ impl Site {
             .env_clear()
             .env("DOCKER_HOST", docker::host())
             .env("REDIS_URL", format!("redis+unix://{}", self.redis.socket().display()))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -269,6 +275,31 @@ async fn scheduling_goes_on_while_redis_is_away_and_health_says_which_is_missing
     site.is_clean().await;
     let health = site.command(&["health"]).output().await.unwrap();
     assert_eq!(health.status.code(), Some(1));
+    site.close().await;
+}
+
+#[tokio::test]
+async fn redis_is_reached_over_tls_where_its_certificate_is_trusted() {
+    let file = |name: &str| format!("{}/tests/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (number, certificate, key) = (port.to_string(), file("server.pem"), file("server.key"));
+    let tls = ["--tls-port", &number, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+    let trusting_nobody = ["--tls-ca-cert-file", &certificate, "--tls-auth-clients", "no"];
+    let Some(redis) = RedisServer::start_with(&[tls.as_slice(), &trusting_nobody].concat()).await else { return };
+    let Some(mut site) = Site::with_redis(redis, "  a: {image: IMAGE}\n", "").await else { return };
+    let url = format!("rediss://127.0.0.1:{port}");
+    site.environment = vec![("REDIS_URL", url), ("SSL_CERT_FILE", certificate)];
+    let mut daemon = site.start();
+    let line = daemon.says("redis unavailable", None).await;
+    assert!(line["reason"].as_str().unwrap().contains("UnknownIssuer"), "{line}");
+    daemon.signal("-TERM");
+    daemon.ends().await;
+
+    site.environment[1].1 = file("ca.pem");
+    let mut daemon = site.start();
+    daemon.says("redis connected", None).await;
+    daemon.signal("-TERM");
+    assert!(daemon.ends().await.success());
     site.close().await;
 }
 
