@@ -25,3 +25,18 @@ fn the_home_of_who_starts_it_is_that_of_the_compose_file() {
     let volumes = &config["services"]["a"]["volumes"];
     assert_eq!((&volumes[0]["source"], &volumes[1]["source"]), (&"/home/me/a".into(), &"/home/me/b".into()));
 }
+
+#[test]
+fn config_prints_the_hashes_that_containers_are_labelled_with() {
+    let folder = Folder::new();
+    folder.write("compose.yaml", "{name: p, services: {a: {image: x, depends_on: [b]}, b: {image: x}}}");
+    let hashes = ["2.26.1", "2.40.3"].map(|version| {
+        let dialect = ("ORCHESTRATOR_COMPOSE__DIALECT", version);
+        let hash = printed(&folder, dialect, &["config", "--hash", "a"]);
+        let rendered: Value = serde_json::from_str(&printed(&folder, dialect, &["render", "a", "--offline"])).unwrap();
+        let label = rendered["body"]["Labels"]["com.docker.compose.config-hash"].as_str().unwrap();
+        assert_eq!(hash, format!("a {label}\n"), "{version}");
+        hash
+    });
+    assert_ne!(hashes[0], hashes[1], "depends_on is hashed by the older one only");
+}
