@@ -58,7 +58,7 @@ pub enum EngineError {
 /// The Docker Engine.
 ///
 /// Containers and networks are named by id or by name. Every call has a time limit of its own, but for
-/// [`Engine::wait_container`], [`Engine::pull_image`] and [`Engine::events`]. All fail with [`EngineError::Unavailable`]
+/// [`Engine::wait_container`], [`Engine::pull_image`], [`Engine::exec`] and [`Engine::events`]. All fail with [`EngineError::Unavailable`]
 /// when the Engine does not answer, and answer again by themselves once it does.
 pub trait Engine: Send + Sync + 'static {
     /// The Engine's version, negotiated afresh.

@@ -162,6 +162,16 @@ pub enum Failure {
         /// Its exit code.
         code: i64,
     },
+    /// A hook went on for too long.
+    #[error("hook {command:?} of {container} did not end within {}", humantime::format_duration(*.limit))]
+    HookTooLong {
+        /// Where it ran.
+        container: String,
+        /// Its words.
+        command: String,
+        /// What it was given.
+        limit: Duration,
+    },
     /// The time limit was reached before the container was started.
     #[error("not started within {}", humantime::format_duration(*.0))]
     TooLate(Duration),
