@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -14,6 +14,10 @@ use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::plan::DEFAULT_GRACE;
 use crate::report::{Chain, Trigger};
+
+/// How long the start of the daemon waits for the removal of a dead container. Its service's next run waits until it is
+/// gone.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 
 impl<E: Engine, B: Bus> Runner<E, B> {
     /// Removes the dead containers of earlier runs, and adopts those that still run: each is a task on `work`, held to
@@ -30,12 +34,12 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             let (service, name) = (container.service, container.name);
             if !container.lives {
                 warn!(%service, %run_id, "removing the container of an earlier run");
-                one_off::remove(self.inner.engine.as_ref(), &name).await;
+                self.try_to_remove(&name).await;
                 continue;
             }
             let Ok(mut claim) = self.inner.claims.run(&service, &run_id) else {
                 warn!(%service, %run_id, "removing a second run of a service");
-                one_off::remove(self.inner.engine.as_ref(), &name).await;
+                self.try_to_remove(&name).await;
                 continue;
             };
             info!(%service, %run_id, "adopting a run that goes on");
@@ -49,6 +53,12 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             });
         }
         Ok(())
+    }
+
+    async fn try_to_remove(&self, name: &str) {
+        if timeout(REMOVAL_LIMIT, one_off::remove(self.inner.engine.as_ref(), name)).await.is_err() {
+            warn!(container = name, "container not removed, left to the next run of its service");
+        }
     }
 
     async fn adopt(&self, name: &str, identity: Identity) -> crate::report::RunReport {

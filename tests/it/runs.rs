@@ -336,6 +336,20 @@ async fn what_a_killed_daemon_left_dead_is_removed_at_the_next_start() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_container_that_cannot_be_removed_holds_up_its_own_service_alone() {
+    let stack = killed_at("exited").await;
+    for _ in 0..1000 {
+        stack.engine.fail("remove container", Fault::Refused);
+    }
+    let begun = Instant::now();
+    stack.runner.recover(&TaskTracker::new()).await.unwrap();
+    assert!(begun.elapsed() <= 15 * SECOND, "{:?}", begun.elapsed());
+    assert_eq!(stack.engine.container_names().len(), 1);
+    let weather = tokio::time::timeout(120 * SECOND, stack.run("weather")).await;
+    assert!(weather.is_err(), "its service waits for the removal");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_killed_daemon_left_dead_is_removed_before_the_next_run_as_well() {
     let stack = killed_at("exited").await;
     assert!(stack.run("weather").await.unwrap().outcome.is_success());
