@@ -49,8 +49,8 @@ pub enum Step {
         /// The message.
         message: Map<String, Value>,
     },
-    /// Put the list at a key into the reply. The key is deleted before the action's first step, so that what is read was
-    /// written by this action.
+    /// Put the list at a key into the reply. The key is deleted when the action's run begins, so that what is read was
+    /// written by it.
     Reply {
         /// Field of the reply's `data`.
         field: String,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, BusError};
 use crate::compose::LoadErrors;
 use crate::engine::{Engine, EngineError};
 use crate::names::{RunId, ServiceName, SourceId};
@@ -79,6 +79,9 @@ pub struct RunRequest {
     pub trigger: Trigger,
     /// Variables over those of the Compose file, as `-e` gives them.
     pub environment: BTreeMap<String, String>,
+    /// Redis keys that the run is to write. What is there from before is deleted, but not while another run of the service
+    /// goes on: that one may have just written it.
+    pub results: Vec<String>,
 }
 
 /// Why no run was started.
@@ -134,6 +137,9 @@ pub enum Failure {
         #[source]
         source: EngineError,
     },
+    /// What an earlier run left in Redis could not be deleted.
+    #[error("earlier results not deleted")]
+    Results(#[source] BusError),
     /// An image that a build makes is missing, and no registry has it.
     #[error("image of service {service} is missing: run `docker compose build {service}`")]
     NotBuilt {

@@ -111,6 +111,7 @@ impl<E: Engine, B: Bus> Launcher<E, B> {
                         service: service.clone(),
                         trigger: Trigger::Schedule,
                         environment: BTreeMap::new(),
+                        results: Vec::new(),
                     };
                     let ended = runner.run(request).await;
                     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);

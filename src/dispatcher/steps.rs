@@ -1,6 +1,5 @@
 //! Carries out the steps of actions and reactions.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,7 +9,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::schedule::ScheduledServices;
-use crate::action::text::Text;
 use crate::action::{Action, Allowed, Reaction, Report, Step, Target};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
@@ -80,15 +78,19 @@ impl<E: Engine, B: Bus> Steps<E, B> {
         action: &Action,
         params: &Map<String, Value>,
     ) -> Result<Map<String, Value>, Fault> {
-        let results: Vec<String> = action.steps().iter().filter_map(result_key).collect();
-        // What is read later must have been written by this action.
-        self.bus.delete(&results).await.map_err(|error| Fault::of(&error))?;
+        // What is read later must have been written by this action: by its first run, as a rule.
+        let mut results: Vec<String> = action.steps().iter().filter_map(result_key).collect();
+        let lists = !results.is_empty();
+        if !action.steps().iter().any(|step| matches!(step, Step::Run { .. })) {
+            self.bus.delete(&results).await.map_err(|error| Fault::of(&error))?;
+        }
         let mut data = Map::new();
         for step in action.steps() {
-            match self.step(step, params).await? {
+            match self.step(step, params, &mut results).await? {
                 // Where a list is the result, it is the whole of it.
-                Yield::Run(report) if results.is_empty() => data.extend(told(&report)),
-                Yield::Run(_) | Yield::Nothing => {}
+                Yield::Run(_) if lists => {}
+                Yield::Run(report) => data.extend(told(&report)),
+                Yield::Nothing => {}
                 Yield::Field(field, value) => drop(data.insert(field, value)),
             }
         }
@@ -107,17 +109,20 @@ impl<E: Engine, B: Bus> Steps<E, B> {
                 let service = self.service(service, payload, Permission::Operate)?;
                 self.runner.stop_started_before(&service, event).await.map_err(|error| Fault::of(&error))?;
             } else {
-                self.step(step, payload).await?;
+                self.step(step, payload, &mut Vec::new()).await?;
             }
         }
         Ok(())
     }
 
-    async fn step(&self, step: &Step, values: &Map<String, Value>) -> Result<Yield, Fault> {
+    /// Carries out a step. A run takes the keys of `results` for those that it is to write.
+    async fn step(&self, step: &Step, values: &Map<String, Value>, results: &mut Vec<String>) -> Result<Yield, Fault> {
         match step {
             Step::Run { service, env } => {
                 let service = self.service(service, values, Permission::Operate)?;
-                self.run(service, env, values).await.map(Yield::Run)
+                let environment = env.iter().map(|(name, text)| (name.clone(), text.fill(values))).collect();
+                let results = std::mem::take(results);
+                self.run(RunRequest { service, trigger: Trigger::Command, environment, results }).await.map(Yield::Run)
             }
             Step::Start(service) => {
                 let service = self.service(service, values, Permission::Operate)?;
@@ -189,15 +194,7 @@ impl<E: Engine, B: Bus> Steps<E, B> {
         }))
     }
 
-    async fn run(
-        &self,
-        service: ServiceName,
-        env: &BTreeMap<String, Text>,
-        values: &Map<String, Value>,
-    ) -> Result<RunReport, Fault> {
-        let environment: BTreeMap<String, String> =
-            env.iter().map(|(name, text)| (name.clone(), text.fill(values))).collect();
-        let request = RunRequest { service, trigger: Trigger::Command, environment };
+    async fn run(&self, request: RunRequest) -> Result<RunReport, Fault> {
         match self.runner.run(request).await {
             Ok(report) if report.outcome.is_success() => Ok(report),
             Ok(report) => Err(Fault { error: failure(&report), data: told(&report), refused: false }),

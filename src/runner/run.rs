@@ -64,7 +64,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
     ///
     /// When no run was begun: another one goes on, the project has no such service, the daemon is about to end.
     pub async fn run(&self, request: RunRequest) -> Result<RunReport, RunError> {
-        let RunRequest { service, trigger, environment } = request;
+        let RunRequest { service, trigger, environment, results } = request;
         let inner = &self.inner;
         if !self.knows(&service) {
             return Err(RunError::UnknownService(service));
@@ -85,7 +85,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         // A run with variables of its own does something else than the source's work, such as a scan.
         let proof = options.proof.as_ref().filter(|_| environment.is_empty());
         debug!(%service, %run_id, trigger = trigger.as_str(), "run begins");
-        let ended = self.attempt(&service, slug, &environment, options).await;
+        let ended = self.attempt(&service, slug, &environment, &results, options).await;
         let identity = Identity { service, run_id, trigger };
         let mut report = match ended {
             Err(Unborn::Refused(error)) => return Err(error),
@@ -130,11 +130,15 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         service: &ServiceName,
         slug: Slug,
         environment: &BTreeMap<String, String>,
+        results: &[String],
         options: &ServiceOptions,
     ) -> Result<Remains, Unborn> {
         let inner = &self.inner;
         let abort = &inner.stages.abort;
         self.clear_the_way(service).await?;
+        if !results.is_empty() {
+            inner.bus.delete(results).await.map_err(Failure::Results)?;
+        }
         let project = inner.projects.select(service, options.profile.as_deref()).map_err(Failure::Project)?;
         let images = tokio::select! {
             () = abort.cancelled() => return Err(Unborn::Cancelled),

@@ -145,6 +145,19 @@ async fn a_result_of_an_earlier_scan_does_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_scan_does_not_take_the_firsts_result_away() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-aranet4", Script::exits(0, 15 * SECOND));
+    leave(&stack, 14 * SECOND, "scan:co2", json!([{"name": "found"}]));
+    let (first, second) = tokio::join!(stack.call("scan_aranet4", json!({})), async {
+        sleep(14 * SECOND + SECOND / 2).await;
+        stack.call("scan_aranet4", json!({})).await
+    });
+    assert!(error(&second).contains("already running"), "{second}");
+    assert_eq!(ok(&first), &json!({"devices": [{"name": "found"}]}));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_result_that_is_no_list_is_an_error() {
     let stack = Stack::dispatching().await;
     leave(&stack, SECOND / 2, "scan:co2", json!({"devices": []}));

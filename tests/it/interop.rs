@@ -217,7 +217,12 @@ async fn a_changed_network_is_made_anew_by_us_and_then_up_to_date_for_docker_com
 async fn a_run_of_ours_and_one_of_docker_compose_share_their_dependencies() {
     let Some(site) = Site::new(STACK).await else { return };
     let run = async || {
-        let request = RunRequest { service: name("job"), trigger: Trigger::Schedule, environment: BTreeMap::new() };
+        let request = RunRequest {
+            service: name("job"),
+            trigger: Trigger::Schedule,
+            environment: BTreeMap::new(),
+            results: Vec::new(),
+        };
         site.runner().run(request).await.unwrap()
     };
     let report = run().await;

@@ -102,7 +102,9 @@ impl Stack {
     /// Runs a service with variables.
     pub(crate) async fn run_with(&self, service: &str, environment: &[(&str, &str)]) -> Result<RunReport, RunError> {
         let environment = environment.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        self.runner.run(RunRequest { service: name(service), trigger: Trigger::Schedule, environment }).await
+        self.runner
+            .run(RunRequest { service: name(service), trigger: Trigger::Schedule, environment, results: Vec::new() })
+            .await
     }
 }
 
