@@ -21,6 +21,7 @@ const DEFAULT_REGISTRY: &str = "https://index.docker.io/v1/";
 /// The registry that an image reference names.
 fn registry(reference: &str) -> &str {
     match reference.split_once('/') {
+        Some(("docker.io" | "index.docker.io", _)) => DEFAULT_REGISTRY,
         Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
         _ => DEFAULT_REGISTRY,
     }
@@ -76,8 +77,9 @@ mod tests {
 
     #[test]
     fn a_reference_without_a_registry_is_the_default_ones() {
-        assert_eq!(registry("redis:7"), DEFAULT_REGISTRY);
-        assert_eq!(registry("library/redis"), DEFAULT_REGISTRY);
+        for reference in ["redis:7", "library/redis", "docker.io/me/private:1", "index.docker.io/me/private"] {
+            assert_eq!(registry(reference), DEFAULT_REGISTRY, "{reference}");
+        }
         assert_eq!(registry("localhost/x"), "localhost");
         assert_eq!(registry("registry.example:5000/a/b:1"), "registry.example:5000");
     }
