@@ -67,7 +67,7 @@ pub trait Engine: Send + Sync + 'static {
     /// The local image of that reference or id, if there is one.
     fn image(&self, reference: &str) -> impl Future<Output = Result<Option<ImageInspect>, EngineError>> + Send;
 
-    /// Pulls an image; returns when it is complete.
+    /// Pulls an image; returns when it is complete. Given up when nothing is heard of it for minutes.
     fn pull_image(&self, image: &PullImage) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// The network of that name or id, if there is one.

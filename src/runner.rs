@@ -37,7 +37,7 @@ use ledger::Ledger;
 /// How one service is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceOptions {
-    /// Longest that a run may take, from its preparation to its exit.
+    /// Longest that a run may take, from its preparation to its exit; pulling its image does not count.
     pub limit: Duration,
     /// Whose status proves that a run did its work; none where exit code 0 is proof enough.
     pub proof: Option<SourceId>,
