@@ -10,10 +10,11 @@ use crate::cli;
 use crate::compose::{self, LoadErrors};
 use crate::engine::docker::ClientConfig;
 use crate::engine::{ApiVersion, Engine as _};
+use crate::plan::Stack;
 use crate::runner::Projects;
 use crate::settings::Settings;
 use crate::spec::render::Rendered;
-use crate::spec::{self, OneOff, Peers, Slug, SpecOptions, labels};
+use crate::spec::{self, OneOff, Slug, SpecOptions, labels};
 
 /// The newest API version that we know of, for bodies that no Engine is asked about.
 const NEWEST: ApiVersion = ApiVersion { major: 1, minor: 51 };
@@ -89,7 +90,7 @@ pub(super) async fn render(settings: &Settings, render: &cli::Render) -> Result<
         let wanted = [format!("{}={}", labels::PROJECT, selected.name), labels::CONFIG_HASH.to_owned()];
         let containers =
             engine.containers(&wanted).await.context("the project's containers are needed, or --offline")?;
-        options.peers = Peers::of(&containers);
+        options.peers = Stack::of(&containers).peers();
     }
     let container = if render.one_off {
         let slug = Slug::new(crate::runner::random(), &selected.name, name);
