@@ -4,7 +4,7 @@
 # From a binary that is there:  docker build -t sense-orchestrator -f Dockerfile --target prebuilt FOLDER
 
 FROM scratch AS runtime
-HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["/sense-orchestrator", "health"]
+HEALTHCHECK --interval=30s --timeout=15s --start-period=10s CMD ["/sense-orchestrator", "health"]
 ENTRYPOINT ["/sense-orchestrator"]
 
 # A builder without BuildKit builds every stage on its way: this one is the first, so that it needs no registry, and it

@@ -160,9 +160,7 @@ impl Reaction {
     pub fn steps(&self) -> &[Step] {
         &self.0
     }
-}
 
-impl Reaction {
     /// Whether a message is about the source that the reaction writes the status of.
     ///
     /// Several sources may share a channel. A message that names no `source_id` concerns every reaction.
@@ -211,19 +209,6 @@ impl Step {
             Self::Report(_) => "report",
             Self::Wait(_) => "wait",
             Self::Status { .. } => "status",
-        }
-    }
-
-    /// The service that the step names itself, if it does.
-    pub fn fixed_service(&self) -> Option<&ServiceName> {
-        match self {
-            Self::Run { service, .. } | Self::Start(service) | Self::Stop(service) | Self::Restart(service) => {
-                match service {
-                    Target::Fixed(service) => Some(service),
-                    Target::Param(_) => None,
-                }
-            }
-            Self::Publish { .. } | Self::Reply { .. } | Self::Report(_) | Self::Wait(_) | Self::Status { .. } => None,
         }
     }
 

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::bus::redis::RedisBus;
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
+use crate::report::Chain;
 use crate::runner::{Projects, Runner, RunnerOptions, RunnerStages, ServiceOptions};
 use crate::settings::{self, DockerHost, Settings, SettingsWarning};
 use crate::spec::Dialect;
@@ -164,7 +165,8 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let dialect = dialect(&settings.compose, located.deployed_by);
     info!(project = %projects.name(), compose_version = %dialect, "project loaded");
 
-    let bus = Arc::new(RedisBus::new(&settings.redis).context("Redis address")?);
+    let bus = RedisBus::new(&settings.redis).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
+    let bus = Arc::new(bus);
     let mut supervisor = Supervisor::new();
     let stages = supervisor.stages();
     let runner_stages = RunnerStages { intake: stages.intake.clone(), abort: stages.abort.clone() };

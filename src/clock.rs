@@ -21,6 +21,36 @@ impl Timestamp {
         Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()))
     }
 
+    /// Reads a moment as the Engine writes it, RFC 3339 with any zone; none for what is before 1970, such as its zero time.
+    #[must_use]
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let (date, time) = text.split_once('T')?;
+        let mut date = date.split('-').map(|part| part.parse::<i64>().ok());
+        let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+        if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+            return None;
+        }
+        let zone = time.rfind(['Z', '+', '-'])?;
+        let (clock, zone) = time.split_at(zone);
+        let mut clock = clock.split(':');
+        let hours: f64 = clock.next()?.parse().ok()?;
+        let minutes: f64 = clock.next()?.parse().ok()?;
+        let seconds: f64 = clock.next()?.parse().ok()?;
+        let offset = match zone.split_once(':') {
+            // A negative zone of less than an hour has its sign on `-00` only.
+            Some((hours, minutes)) => {
+                let sign = if hours.starts_with('-') { -60.0 } else { 60.0 };
+                hours.parse::<f64>().ok()? * 3600.0 + minutes.parse::<f64>().ok()? * sign
+            }
+            None => 0.0,
+        };
+        // Days since 1970 in the Gregorian calendar, counted in years that begin in March.
+        let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+        let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 719_469;
+        let days = f64::from(i32::try_from(days).ok()?);
+        Some(Self(days * 86_400.0 + hours * 3600.0 + minutes * 60.0 + seconds - offset))
+    }
+
     /// Seconds from `earlier` to this moment; negative when the clock was set back between them.
     #[must_use]
     pub fn seconds_since(self, earlier: Self) -> f64 {
@@ -104,6 +134,26 @@ mod tests {
     }
 
     #[test]
+    fn the_engines_stamps_are_read_with_their_fractions_and_any_zone() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", 0.0),
+            ("1970-01-01T00:01:00.5Z", 60.5),
+            ("2024-02-29T12:30:15.25Z", 1_709_209_815.25),
+            ("2024-02-29T12:30:15-01:30", 1_709_215_215.0),
+            ("2024-02-29T12:30:15-00:30", 1_709_211_615.0),
+            ("2000-03-01T00:00:00+00:00", 951_868_800.0),
+        ] {
+            assert_eq!(Timestamp::from_rfc3339(text), Some(Timestamp(seconds)), "{text}");
+        }
+        let nanoseconds = Timestamp::from_rfc3339("2026-11-23T17:40:00.123456789Z").map(|at| Timestamp(at.0.floor()));
+        assert_eq!(nanoseconds, Some(Timestamp(1_795_455_600.0)));
+        for text in ["0001-01-01T00:00:00Z", "yesterday", "", "2024-02-29", "2024-02-29T12:30Z", "2024-13-01T00:00:00Z"]
+        {
+            assert_eq!(Timestamp::from_rfc3339(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn spans_are_read_as_people_write_them() {
         for (text, seconds) in [
             ("30s", 30.0),
@@ -144,6 +194,11 @@ mod tests {
         #[test]
         fn any_text_is_a_span_or_an_error(text in ".*") {
             let _ = span(&text);
+        }
+
+        #[test]
+        fn any_text_is_a_stamp_or_none(text in "[-+:.TZ0-9]{0,40}|.*") {
+            let _ = Timestamp::from_rfc3339(&text);
         }
 
         #[test]

@@ -58,7 +58,7 @@ pub enum EngineError {
 /// The Docker Engine.
 ///
 /// Containers and networks are named by id or by name. Every call has a time limit of its own, but for
-/// [`Engine::wait_container`], [`Engine::pull_image`] and [`Engine::events`]. All fail with [`EngineError::Unavailable`]
+/// [`Engine::wait_container`], [`Engine::pull_image`], [`Engine::exec`] and [`Engine::events`]. All fail with [`EngineError::Unavailable`]
 /// when the Engine does not answer, and answer again by themselves once it does.
 pub trait Engine: Send + Sync + 'static {
     /// The Engine's version, negotiated afresh.
@@ -67,7 +67,7 @@ pub trait Engine: Send + Sync + 'static {
     /// The local image of that reference or id, if there is one.
     fn image(&self, reference: &str) -> impl Future<Output = Result<Option<ImageInspect>, EngineError>> + Send;
 
-    /// Pulls an image; returns when it is complete.
+    /// Pulls an image; returns when it is complete. Given up when nothing is heard of it for minutes.
     fn pull_image(&self, image: &PullImage) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// The network of that name or id, if there is one.

@@ -7,8 +7,8 @@
 //! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`] |
 //! | ports | [`engine`] (Docker), [`bus`] (Redis) |
 //! | adapters | [`engine::docker`], [`bus::redis`] |
-//! | components | [`runner`]; [`scheduler`] and [`seeder`], which only start work |
-//! | process | [`settings`], [`telemetry`], [`supervisor`], [`cli`] |
+//! | components | [`runner`], which does the work; [`scheduler`], [`dispatcher`], [`monitor`], [`seeder`] |
+//! | process | [`settings`], [`telemetry`], [`supervisor`], [`app`], [`cli`] |
 
 pub mod action;
 pub mod app;

@@ -37,7 +37,7 @@ use ledger::Ledger;
 /// How one service is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceOptions {
-    /// Longest that a run may take, from its preparation to its exit.
+    /// Longest that a run may take, from its preparation to its exit; pulling its image does not count.
     pub limit: Duration,
     /// Whose status proves that a run did its work; none where exit code 0 is proof enough.
     pub proof: Option<SourceId>,
@@ -137,6 +137,9 @@ pub enum Failure {
         #[source]
         source: EngineError,
     },
+    /// What an earlier run left in Redis could not be deleted.
+    #[error("earlier results not deleted")]
+    Results(#[source] BusError),
     /// An image that a build makes is missing, and no registry has it.
     #[error("image of service {service} is missing: run `docker compose build {service}`")]
     NotBuilt {
@@ -167,6 +170,16 @@ pub enum Failure {
         command: String,
         /// Its exit code.
         code: i64,
+    },
+    /// A hook went on for too long.
+    #[error("hook {command:?} of {container} did not end within {}", humantime::format_duration(*.limit))]
+    HookTooLong {
+        /// Where it ran.
+        container: String,
+        /// Its words.
+        command: String,
+        /// What it was given.
+        limit: Duration,
     },
     /// The time limit was reached before the container was started.
     #[error("not started within {}", humantime::format_duration(*.0))]

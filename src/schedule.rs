@@ -114,10 +114,13 @@ pub fn changes(from: &Intervals, to: &Intervals) -> Vec<Change> {
     changes
 }
 
+/// Stale slots that a small timetable may keep.
+const MOST_STALE: usize = 16;
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     every: Interval,
-    /// The slot before `next`, on the grid; where the service was added, for its first slot.
+    /// The slot before `next`, or the moment that a first slot is an interval after; none where that is due at once.
     last: Option<Duration>,
     next: Duration,
 }
@@ -143,19 +146,18 @@ impl Timetable {
 
     /// Replaces the intervals and tells what changed.
     ///
-    /// A service whose interval stays keeps its grid. A new one is due as its
-    /// [`FirstSlot`] says. One with another interval is next due that
-    /// interval after its last slot, or `now` where that has passed.
+    /// A service whose interval stays keeps its grid. A new one is due as the [`FirstSlot`] says. One with another
+    /// interval is next due that interval after its last slot, or `now` where that has passed.
     pub fn update(&mut self, wanted: Intervals, now: Duration) -> Vec<Change> {
         let changes = changes(&self.wanted, &wanted);
         for change in &changes {
             match change {
                 Change::Added(service, every) => {
-                    let next = match self.first {
-                        FirstSlot::Now => now,
-                        FirstSlot::AfterInterval => now.saturating_add(every.0),
+                    let (last, next) = match self.first {
+                        FirstSlot::Now => (None, now),
+                        FirstSlot::AfterInterval => (Some(now), now.saturating_add(every.0)),
                     };
-                    self.set(service, Entry { every: *every, last: None, next });
+                    self.set(service, Entry { every: *every, last, next });
                 }
                 Change::Changed { service, to, .. } => {
                     let last = self.entries.get(service).and_then(|entry| entry.last);
@@ -174,6 +176,11 @@ impl Timetable {
     fn set(&mut self, service: &ServiceName, entry: Entry) {
         self.slots.push(Reverse((entry.next, service.clone())));
         self.entries.insert(service.clone(), entry);
+        // Intervals that change all the time leave a stale slot each, which may come up in a week only.
+        if self.slots.len() > 2 * self.entries.len() + MOST_STALE {
+            let Self { slots, entries, .. } = self;
+            slots.retain(|Reverse((at, service))| entries.get(service).is_some_and(|entry| entry.next == *at));
+        }
     }
 
     fn is_current(&self, at: Duration, service: &ServiceName) -> bool {
@@ -264,6 +271,14 @@ mod tests {
     }
 
     #[test]
+    fn the_first_slot_waits_for_an_interval_that_is_changed_before_it() {
+        let mut table = Timetable::new(FirstSlot::AfterInterval);
+        table.update(intervals(&[("a", 30)]), S);
+        table.update(intervals(&[("a", 60)]), 2 * S);
+        assert_eq!(table.next_wake(), Some(61 * S));
+    }
+
+    #[test]
     fn a_slot_that_is_taken_late_does_not_move_the_grid_and_missed_slots_count_once() {
         let mut table = Timetable::new(FirstSlot::Now);
         table.update(intervals(&[("a", 10)]), Duration::ZERO);
@@ -305,6 +320,15 @@ mod tests {
         assert_eq!(names(&table.due(200 * S)), ["a"]);
         assert_eq!(table.update(Intervals::new(), 201 * S), [Change::Removed("a".parse().unwrap())]);
         assert_eq!(table.next_wake(), None);
+    }
+
+    #[test]
+    fn intervals_that_change_all_the_time_leave_nothing_behind() {
+        let mut table = Timetable::new(FirstSlot::AfterInterval);
+        for every in 100_000..110_000 {
+            table.update(intervals(&[("a", every)]), Duration::ZERO);
+        }
+        assert!(table.slots.len() <= MOST_STALE + 3, "{}", table.slots.len());
     }
 
     proptest! {

@@ -19,9 +19,9 @@ use crate::schedule::{FirstSlot, Intervals, Slot, Timetable};
 
 /// Starts what is due until the intake closes.
 ///
-/// At the start everything is due, or after its interval where `first` says so. At most `parallel` scheduled runs go on at once: the others wait in the order of their
-/// due times. A slot whose service is still waiting or running is skipped. `intervals` replaces the timetable's intervals
-/// whenever it changes; services whose interval stays keep their grid.
+/// At the start everything is due, or after its interval where `first` says so. At most `parallel` scheduled runs go on at
+/// once: the others wait in the order of their due times. A slot whose service is still waiting or running is skipped.
+/// `intervals` replaces the timetable's intervals whenever it changes; services whose interval stays keep their grid.
 pub async fn run<E: Engine, B: Bus>(
     runner: Runner<E, B>,
     mut intervals: watch::Receiver<Arc<Intervals>>,

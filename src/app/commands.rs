@@ -10,10 +10,11 @@ use crate::cli;
 use crate::compose::{self, LoadErrors};
 use crate::engine::docker::ClientConfig;
 use crate::engine::{ApiVersion, Engine as _};
+use crate::plan::Stack;
 use crate::runner::Projects;
 use crate::settings::Settings;
 use crate::spec::render::Rendered;
-use crate::spec::{self, Dialect, OneOff, Peers, Slug, SpecOptions, labels};
+use crate::spec::{self, OneOff, Slug, SpecOptions, labels};
 
 /// The newest API version that we know of, for bodies that no Engine is asked about.
 const NEWEST: ApiVersion = ApiVersion { major: 1, minor: 51 };
@@ -89,7 +90,7 @@ pub(super) async fn render(settings: &Settings, render: &cli::Render) -> Result<
         let wanted = [format!("{}={}", labels::PROJECT, selected.name), labels::CONFIG_HASH.to_owned()];
         let containers =
             engine.containers(&wanted).await.context("the project's containers are needed, or --offline")?;
-        options.peers = Peers::of(&containers);
+        options.peers = Stack::of(&containers).peers();
     }
     let container = if render.one_off {
         let slug = Slug::new(crate::runner::random(), &selected.name, name);
@@ -108,6 +109,7 @@ pub(super) async fn render(settings: &Settings, render: &cli::Render) -> Result<
 /// Prints the project as it was understood.
 pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<(), Failed> {
     let located = project::locate_now(&settings.compose, &engine(&settings.docker)).await;
+    let dialect = dialect(&settings.compose, located.deployed_by);
     let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
     if config.services || !config.hash.is_empty() {
         // Compose hashes what the file says: env files are not merged into it.
@@ -117,7 +119,7 @@ pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<
             if config.services {
                 lines.push(name.to_string());
             } else if config.hash.iter().any(|wanted| wanted == "*" || wanted == name.as_str()) {
-                let hash = spec::hash::service(service, Dialect::default()).context("the service has no hash")?;
+                let hash = spec::hash::service(service, dialect).context("the service has no hash")?;
                 lines.push(format!("{name} {hash}"));
             }
         }

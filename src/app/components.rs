@@ -14,7 +14,7 @@ use crate::action::Allowed;
 use crate::bus::{Bus, Connection};
 use crate::dispatcher::{self, Lifetime, Outputs, Scheduled, ScheduledServices};
 use crate::engine::Engine;
-use crate::message::config_key;
+use crate::message::{SCHEDULE, config_key};
 use crate::monitor;
 use crate::names::{ServiceName, SourceId};
 use crate::report::{Chain, Problems};
@@ -146,17 +146,20 @@ async fn first_look<B: Bus>(
     if let Err(error) = seeder.seed().await {
         warn!(error = %Chain(&error), "config not seeded");
     }
-    if let Ok(found) = bus.get(&[config_key("schedule")]).await
-        && let Some(text) = found.into_iter().flatten().next()
-    {
-        let wanted = dispatcher::wanted_intervals(&text, schedule, &intervals.borrow());
-        intervals.send_if_modified(|current| {
-            let changed = **current != wanted;
-            if changed {
-                *current = Arc::new(wanted);
+    match bus.get(&[config_key(SCHEDULE)]).await {
+        Ok(found) => {
+            if let Some(text) = found.into_iter().flatten().next() {
+                let wanted = dispatcher::wanted_intervals(&text, schedule, &intervals.borrow());
+                intervals.send_if_modified(|current| {
+                    let changed = **current != wanted;
+                    if changed {
+                        *current = Arc::new(wanted);
+                    }
+                    changed
+                });
             }
-            changed
-        });
+        }
+        Err(error) => warn!(error = %Chain(&error), "schedule not read"),
     }
     seeder
 }

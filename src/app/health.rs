@@ -15,20 +15,20 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::Failed;
+use super::{Failed, RETRY};
 use crate::bus::{Bus, Connection};
 use crate::engine::Engine;
 use crate::report::Chain;
 use crate::runner::Runner;
 use crate::settings::Settings;
 
-/// How long an answer may take: less than Docker's own limit for a health check, 30 s.
+/// How long an answer may take: less than the limit of the image's health check, 15 s.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// What the daemon says of itself.
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer {
-    /// Everything below is as it should be.
+    /// Engine and Redis can be used. A broken project does not count: the last good one is in use.
     well: bool,
     /// `ok`, or why the Engine cannot be used.
     engine: String,
@@ -70,12 +70,15 @@ pub(super) async fn answer<E: Engine, B: Bus>(
             () = intake.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        if let Ok((mut stream, _)) = accepted {
-            let answer = look(&runner, bus.as_ref()).await;
-            let text = serde_json::to_vec(&answer).unwrap_or_default();
-            // Who asked may be gone.
-            let _ = timeout(LIMIT, stream.write_all(&text)).await;
-        }
+        let Ok((mut stream, _)) = accepted else {
+            // There are too many open files, for example, which would be said again at once.
+            tokio::time::sleep(RETRY).await;
+            continue;
+        };
+        let answer = look(&runner, bus.as_ref()).await;
+        let text = serde_json::to_vec(&answer).unwrap_or_default();
+        // Who asked may be gone.
+        let _ = timeout(LIMIT, stream.write_all(&text)).await;
     }
 }
 

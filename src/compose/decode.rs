@@ -14,15 +14,13 @@ use super::error::{LoadError, LoadErrors};
 use super::key_path::KeyPath;
 use super::normalize::ENVIRONMENT_VALUE;
 use super::project::{FileObject, Ipam, IpamPool, Network, Service, Volume};
-use super::yaml::{Entry, Map, Node, Place};
+use super::yaml::{Entry, Map, Node};
 use crate::names::ServiceName;
 
 /// The typed parts of a project.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Decoded {
     pub(super) services: BTreeMap<ServiceName, Service>,
-    /// Where each service stands, for errors that are found later.
-    pub(super) places: BTreeMap<ServiceName, Place>,
     pub(super) networks: BTreeMap<String, Network>,
     pub(super) volumes: BTreeMap<String, Volume>,
     pub(super) secrets: BTreeMap<String, FileObject>,
@@ -51,7 +49,6 @@ pub(super) fn decode(project: &Node, errors: &mut LoadErrors) -> Decoded {
             let empty = Map::new();
             let map = value.as_map().unwrap_or(&empty);
             let service = service::service(&Reader { map, path: &path, errors: &sink });
-            decoded.places.insert(name.clone(), place.clone());
             decoded.services.insert(name, service);
         }
     });

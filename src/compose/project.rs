@@ -130,8 +130,6 @@ pub struct Service {
     #[serde(skip_serializing_if = "is_default")]
     pub expose: Vec<String>,
     #[serde(skip_serializing_if = "is_default")]
-    pub extends: Option<Value>,
-    #[serde(skip_serializing_if = "is_default")]
     pub external_links: Vec<String>,
     /// Addresses by host name. Serialised as the sorted list of `host=ip`.
     #[serde(skip_serializing_if = "is_default", serialize_with = "super::value::serialize_hosts")]

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::paths;
 use super::value::scalar_text;
 use super::yaml::{Kind, Map, Node, Place};
 
@@ -254,28 +255,9 @@ pub fn extra_hosts(node: &Node) -> Result<BTreeMap<String, Vec<String>>, String>
     Ok(hosts)
 }
 
-/// The shortest path with the same meaning, with `/` as separator, as Go's `path.Clean`; of no text it is no text.
+/// The shortest path with the same meaning; of no text it is no text.
 fn clean(path: &str) -> String {
-    if path.is_empty() {
-        return String::new();
-    }
-    let rooted = path.starts_with('/');
-    let mut steps: Vec<&str> = Vec::new();
-    for step in path.split('/') {
-        match step {
-            "" | "." => {}
-            ".." if steps.last().is_some_and(|last| *last != "..") => {
-                steps.pop();
-            }
-            ".." if rooted => {}
-            step => steps.push(step),
-        }
-    }
-    match (rooted, steps.is_empty()) {
-        (true, _) => format!("/{}", steps.join("/")),
-        (false, true) => ".".to_owned(),
-        (false, false) => steps.join("/"),
-    }
+    if path.is_empty() { String::new() } else { paths::clean(path) }
 }
 
 /// A long form in the making; all of it stands where the short form does.

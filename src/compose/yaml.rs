@@ -659,7 +659,12 @@ mod tests {
         assert_eq!(value("'1'"), text("1"));
         assert_eq!(value("!!str 1"), text("1"));
         assert_eq!(value("!foo 0777"), text("0777"));
-        assert_eq!(value("!!binary aGk="), text("hi"));
+        for (source, bytes) in [("aGk=", "hi"), ("aGl=", "hi"), ("aA==", "h"), ("'aG\n\n  k='", "hi"), ("''", "")] {
+            assert_eq!(value(&format!("!!binary {source}")), text(bytes), "{source}");
+        }
+        for source in ["aGk", "aG=k", "a===", "aG k="] {
+            assert!(read(&format!("k: !!binary {source}")).is_err(), "{source}");
+        }
     }
 
     #[test]

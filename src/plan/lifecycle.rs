@@ -42,11 +42,8 @@ pub fn start(project: &Project, name: &ServiceName, stack: &Stack, options: &Spe
     if any { Ok(plan) } else { Err(PlanError::NothingToStart { service: name.to_string() }) }
 }
 
-/// Stops the service's containers; one-offs are left alone.
-///
-/// # Errors
-///
-/// None at present: a service that the project lacks has its containers stopped without hooks.
+/// Stops the service's containers; one-offs are left alone. Those of a service that the project lacks are stopped without
+/// hooks.
 pub fn stop(project: &Project, name: &ServiceName, stack: &Stack) -> Plan {
     let mut plan = Plan::default();
     for container in stack.of_service(name) {

@@ -8,7 +8,7 @@ use bollard::models::{
 };
 
 use crate::names::ServiceName;
-use crate::spec::{Peers, labels};
+use crate::spec::{Peer, Peers, labels};
 
 /// What a container is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +138,7 @@ impl Stack {
     pub fn peers(&self) -> Peers {
         let mut peers = Peers::default();
         for container in self.containers.iter().filter(|container| !container.one_off) {
-            peers.add(&container.service, crate::spec::Peer { name: container.name.clone(), id: container.id.clone() });
+            peers.add(&container.service, Peer { name: container.name.clone(), id: container.id.clone() });
         }
         peers
     }

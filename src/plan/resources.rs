@@ -2,8 +2,8 @@
 
 use super::lifecycle::stop_steps;
 use super::{Call, Cause, NetworkSeen, Plan, PlanError, Stack, VolumeSeen, startup_order};
-use crate::compose::project::{Network, Project, Volume};
-use crate::spec::{SpecError, SpecOptions, hash, labels, network_body, volume_body};
+use crate::compose::project::{Project, Volume};
+use crate::spec::{SpecOptions, hash, labels, network_body, volume_body};
 
 /// The id of the project's network among those seen, if it exists.
 ///
@@ -45,7 +45,7 @@ pub fn ensure_network(
     };
     plan.warnings.extend(found.warning);
     let changed = match &found.network.config_hash {
-        Some(hash) if found.exact => *hash != hash_of(network).map_err(wrap)?,
+        Some(hash) if found.exact => *hash != hash::network(network).map_err(wrap)?,
         Some(_) | None => false,
     };
     if !changed {
@@ -78,10 +78,6 @@ pub fn ensure_network(
         plan.push(call, cause());
     }
     Ok(plan)
-}
-
-fn hash_of(network: &Network) -> Result<String, SpecError> {
-    hash::network(network)
 }
 
 struct Found<'a> {

@@ -1,6 +1,9 @@
 //! Carries plans out: each step is one Engine call, and nothing is decided here.
 
+use std::time::Duration;
+
 use bollard::models::VolumeCreateRequest;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::{Failure, Runner};
@@ -8,6 +11,9 @@ use crate::bus::Bus;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::plan::{Call, Cause, Plan, Step};
+
+/// Longest that a hook may take. Compose itself waits for ever; here the preparation of other services would wait as well.
+const HOOK_LIMIT: Duration = Duration::from_mins(5);
 
 impl<E: Engine, B: Bus> Runner<E, B> {
     /// Carries a plan out; the first step that fails ends it.
@@ -51,14 +57,15 @@ pub(super) async fn step<E: Engine>(engine: &E, step: &Step) -> Result<(), Failu
             engine.upload(container, &file.to_upload(modified)).await
         }
         Call::StartContainer { container } => engine.start_container(container).await,
-        Call::Exec { container, command } => match engine.exec(container, command).await {
-            Ok(0) => Ok(()),
-            Ok(code) => {
-                let (container, command) = (container.clone(), command.command.join(" "));
-                return Err(Failure::Hook { container, command, code });
+        Call::Exec { container, command: hook } => {
+            let (container, command) = (container.clone(), hook.command.join(" "));
+            match timeout(HOOK_LIMIT, engine.exec(&container, hook)).await {
+                Ok(Ok(0)) => Ok(()),
+                Ok(Ok(code)) => return Err(Failure::Hook { container, command, code }),
+                Ok(Err(error)) => Err(error),
+                Err(_) => return Err(Failure::HookTooLong { container, command, limit: HOOK_LIMIT }),
             }
-            Err(error) => Err(error),
-        },
+        }
         Call::StopContainer { container, grace } => engine.stop_container(container, *grace).await,
         Call::RemoveContainer { container, options } => engine.remove_container(container, *options).await,
         Call::RenameContainer { container, name } => engine.rename_container(container, name).await,

@@ -56,7 +56,7 @@ pub(super) struct Bounds {
 
 /// Carries out the plan that creates and starts a container, waits for its end, and removes it.
 ///
-/// No step is given up half-way: a request that was dropped may still be carried out.
+/// No step but a hook is given up half-way: a request that was dropped may still be carried out.
 pub(super) async fn live<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) -> Remains {
     let created = plan.steps.iter().find_map(|step| match &step.call {
         Call::CreateContainer(container) => Some(container.name.as_str()),
@@ -89,7 +89,17 @@ async fn begin<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) -> Result<Op
         if bounds.deadline <= Instant::now() {
             return Ok(Some(End::TimedOut));
         }
-        execute::step(engine, step).await?;
+        let done = execute::step(engine, step);
+        if !matches!(step.call, Call::Exec { .. }) {
+            done.await?;
+            continue;
+        }
+        // A hook takes what time it likes, and ends with its container.
+        tokio::select! {
+            done = done => done?,
+            () = bounds.abort.cancelled() => return Ok(Some(End::Cancelled)),
+            () = sleep_until(bounds.deadline) => return Ok(Some(End::TimedOut)),
+        }
     }
     Ok(None)
 }

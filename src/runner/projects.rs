@@ -1,7 +1,8 @@
 //! The project as its files say it now: looked at before each use, read again when one of them changed.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,14 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::{info, warn};
 
 use crate::compose::project::Project;
-use crate::compose::{self, FileKind, Files, LoadErrors, Model, Options};
+use crate::compose::{self, FileKind, Files, LoadErrors, MAX_FILE_BYTES, Model, Options};
 use crate::names::{ProjectName, ServiceName};
 use crate::spec;
 
 use super::Failure;
-
-/// Largest file that is read, in bytes.
-const LARGEST_FILE: u64 = 10 << 20;
 
 /// What tells one state of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +62,11 @@ impl Files for Watched {
         if !meta.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
-        if meta.len() > LARGEST_FILE {
-            return Err(io::Error::other("larger than 10 MiB"));
-        }
-        std::fs::read(path)
+        // One byte more tells the loader that the file is too large.
+        let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+        let mut bytes = Vec::new();
+        File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn kind(&self, path: &Path) -> io::Result<FileKind> {

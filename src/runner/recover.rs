@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -14,6 +14,10 @@ use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::plan::DEFAULT_GRACE;
 use crate::report::{Chain, Trigger};
+
+/// How long the start of the daemon waits for the removal of a dead container. Its service's next run waits until it is
+/// gone.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 
 impl<E: Engine, B: Bus> Runner<E, B> {
     /// Removes the dead containers of earlier runs, and adopts those that still run: each is a task on `work`, held to
@@ -30,12 +34,12 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             let (service, name) = (container.service, container.name);
             if !container.lives {
                 warn!(%service, %run_id, "removing the container of an earlier run");
-                one_off::remove(self.inner.engine.as_ref(), &name).await;
+                self.try_to_remove(&name).await;
                 continue;
             }
             let Ok(mut claim) = self.inner.claims.run(&service, &run_id) else {
                 warn!(%service, %run_id, "removing a second run of a service");
-                one_off::remove(self.inner.engine.as_ref(), &name).await;
+                self.try_to_remove(&name).await;
                 continue;
             };
             info!(%service, %run_id, "adopting a run that goes on");
@@ -51,6 +55,12 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         Ok(())
     }
 
+    async fn try_to_remove(&self, name: &str) {
+        if timeout(REMOVAL_LIMIT, one_off::remove(self.inner.engine.as_ref(), name)).await.is_err() {
+            warn!(container = name, "container not removed, left to the next run of its service");
+        }
+    }
+
     async fn adopt(&self, name: &str, identity: Identity) -> crate::report::RunReport {
         let limit = self.inner.options.service(&identity.service).limit;
         let (now, at) = (Instant::now(), Timestamp::now());
@@ -62,7 +72,8 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             }
         };
         // The wall clock may have been set since: an age that cannot be is none.
-        let started_at = found.state.and_then(|state| started(&state.started_at?)).filter(|started| *started <= at);
+        let started_at =
+            found.state.and_then(|state| Timestamp::from_rfc3339(&state.started_at?)).filter(|started| *started <= at);
         let age = started_at.map_or(Duration::ZERO, |started| {
             Duration::try_from_secs_f64(at.seconds_since(started)).unwrap_or_default()
         });
@@ -76,25 +87,5 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let remains = one_off::outlive(self.inner.engine.as_ref(), name, &bounds).await;
         let begun = Begun { instant: now.checked_sub(age).unwrap_or(now), at: started_at.unwrap_or(at) };
         identity.report(begun, remains, limit)
-    }
-}
-
-/// A moment as the Engine writes it, RFC 3339 in UTC.
-pub(super) fn started(text: &str) -> Option<Timestamp> {
-    let moment = humantime::parse_rfc3339_weak(text).ok()?;
-    let since = moment.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(Timestamp(since.as_secs_f64()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_engines_stamps_are_read_with_their_fractions() {
-        assert_eq!(started("1970-01-01T00:01:00.5Z"), Some(Timestamp(60.5)));
-        assert_eq!(started("2026-11-23T17:40:00.123456789Z").map(|at| at.0.floor()), Some(1_795_455_600.0));
-        assert_eq!(started("0001-01-01T00:00:00Z"), None);
-        assert_eq!(started("yesterday"), None);
     }
 }

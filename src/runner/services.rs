@@ -6,7 +6,6 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::prepare::{Images, Scope, doing};
-use super::recover::started;
 use super::{Failure, OperateError, Runner};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
@@ -53,7 +52,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             for container in stack.of_service(service).filter(|container| container.state == State::Running) {
                 let found = self.inner.engine.container(&container.name).await;
                 let found = found.map_err(doing(format!("inspect container {}", container.name)))?;
-                let started = found.and_then(|found| started(&found.state?.started_at?));
+                let started = found.and_then(|found| Timestamp::from_rfc3339(&found.state?.started_at?));
                 if started.is_some_and(|started| started > moment) {
                     info!(%service, container = container.name, "left running, started since");
                     return Ok(false);

@@ -28,6 +28,7 @@ impl Check<'_> {
         self.preset(&raw.preset);
         let mut compose = raw.compose;
         compose.environment = self.interpolated(&compose.environment_names);
+        compose.home = self.environment.get("HOME").map(str::to_owned);
         self.docker(&raw.docker);
         // Where one of the two was wrong, the default stands in its place and would be compared.
         let sound = !self.faults.iter().any(|fault| fault.key.starts_with("health."));

@@ -135,11 +135,6 @@ impl Dialect {
         self.since(2, 27, 0)
     }
 
-    /// Hooks run after the start and before the stop of a service's container.
-    pub fn runs_hooks(self) -> bool {
-        self.since(2, 30, 0)
-    }
-
     /// Hooks run after the start of a one-off.
     pub fn runs_hooks_in_one_offs(self) -> bool {
         self.since(5, 0, 0)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bollard::models::{ContainerSummary, VolumeCreateRequest};
+use bollard::models::VolumeCreateRequest;
 
 use super::{Dialect, SpecError, hash, labels};
 use crate::compose::project::{BindOptions, FileReference, Mount, Project, Service};
@@ -40,22 +40,6 @@ pub struct Peer {
 pub struct Peers(BTreeMap<String, Vec<Peer>>);
 
 impl Peers {
-    /// The peers among the project's containers.
-    #[must_use]
-    pub fn of(containers: &[ContainerSummary]) -> Self {
-        let mut peers = Self::default();
-        for container in containers {
-            let Some(labels) = &container.labels else { continue };
-            let one_off = labels.get(labels::ONE_OFF).is_some_and(|value| value == "True");
-            let (Some(service), Some(id), false) = (labels.get(labels::SERVICE), &container.id, one_off) else {
-                continue;
-            };
-            let name = container.names.iter().flatten().next().map_or("", |name| name.trim_start_matches('/'));
-            peers.add(service, Peer { name: name.to_owned(), id: id.clone() });
-        }
-        peers
-    }
-
     /// Adds a container of a service.
     pub fn add(&mut self, service: &str, peer: Peer) {
         let peers = self.0.entry(service.to_owned()).or_default();

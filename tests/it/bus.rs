@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use crate::support::bus::FakeBus;
-use crate::support::redis::{RedisServer, RunningBus};
+use crate::support::redis::{Answer, RedisServer, RunningBus};
 
 /// A bus whose server can be broken.
 trait Server {
@@ -18,6 +18,8 @@ trait Server {
     fn bus(&self) -> &Self::Bus;
     async fn go_down(&mut self);
     async fn come_back_empty(&mut self);
+    /// The values of a list, the newest first.
+    async fn list(&self, key: &str) -> Vec<String>;
 }
 
 impl Server for Arc<FakeBus> {
@@ -34,6 +36,10 @@ impl Server for Arc<FakeBus> {
     async fn come_back_empty(&mut self) {
         self.forget();
         self.come_back();
+    }
+
+    async fn list(&self, key: &str) -> Vec<String> {
+        self.values(key)
     }
 }
 
@@ -65,6 +71,13 @@ impl Server for Real {
 
     async fn come_back_empty(&mut self) {
         self.server.restart().await;
+    }
+
+    async fn list(&self, key: &str) -> Vec<String> {
+        match self.server.client().await.call(&["LRANGE", key, "0", "-1"]).await {
+            Answer::List(values) => values.into_iter().filter_map(Answer::text).collect(),
+            other => panic!("not a list: {other:?}"),
+        }
     }
 }
 
@@ -158,6 +171,7 @@ async fn a_list_keeps_its_newest_values(server: impl Server) {
     for value in ["1", "2", "3"] {
         bus.push("list", value, 2).await.unwrap();
     }
+    assert_eq!(server.list("list").await, ["3", "2"]);
     assert_eq!(bus.get(&names(&["list"])).await.unwrap(), [None], "a list is no text");
     bus.set("text", "x", None).await.unwrap();
     assert!(matches!(bus.push("text", "1", 2).await, Err(BusError::Refused { call: "LPUSH", .. })));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bollard::models::HealthStatusEnum;
 use sense_orchestrator::report::Outcome;
 use sense_orchestrator::runner::{RunError, ServiceOptions};
+use sense_orchestrator::spec::Dialect;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
@@ -161,7 +162,6 @@ async fn a_dependency_that_never_becomes_healthy_ends_with_the_limit() {
     stack.engine.script("db", Script { health: Some((9999 * SECOND, HealthStatusEnum::HEALTHY)), ..Script::stays() });
     let report = stack.run("weather").await.unwrap();
     assert_eq!((report.outcome, report.duration.as_secs()), (Outcome::TimedOut, 60));
-    stack.engine.script("db", Script::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,6 +170,32 @@ async fn a_dependency_that_is_unhealthy_fails_the_run_by_name() {
     stack.engine.script("db", Script { health: Some((SECOND, HealthStatusEnum::UNHEALTHY)), ..Script::stays() });
     let report = stack.run("weather").await.unwrap();
     assert_eq!(report.error.as_deref(), Some("dependency failed to start: container p-db-1 is unhealthy"));
+}
+
+const WITH_HOOK: &str = "
+name: p
+services:
+  weather: {image: 'busybox:test', post_start: [{command: [warm, up]}]}
+  system: {image: 'busybox:test'}
+";
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_does_not_end_is_held_to_the_runs_limit() {
+    // Compose runs hooks in one-offs from version 5 on.
+    let stack = Stack::with(WITH_HOOK, |options| options.dialect = Dialect::new(5, 0, 0));
+    stack.engine.script("weather", Script { exec_hangs: true, ..Script::stays() });
+    let report = stack.run("weather").await.unwrap();
+    assert_eq!((report.outcome, report.duration.as_secs()), (Outcome::TimedOut, 60));
+    assert!(stack.engine.container_names().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_of_a_service_that_does_not_end_fails_its_start() {
+    let stack = Stack::new(WITH_HOOK);
+    stack.engine.script("weather", Script { exec_hangs: true, ..Script::stays() });
+    let error = stack.runner.start(&name("weather")).await.unwrap_err().to_string();
+    assert_eq!(error, "hook \"warm up\" of p-weather-1 did not end within 5m");
+    assert_eq!(stack.run("system").await.unwrap().outcome, Outcome::Succeeded);
 }
 
 /// The calls of a run in which something can go wrong.
@@ -307,6 +333,20 @@ async fn what_a_killed_daemon_left_dead_is_removed_at_the_next_start() {
         assert!(stack.engine.container_names().is_empty(), "{step}");
         assert!(work.is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_container_that_cannot_be_removed_holds_up_its_own_service_alone() {
+    let stack = killed_at("exited").await;
+    for _ in 0..1000 {
+        stack.engine.fail("remove container", Fault::Refused);
+    }
+    let begun = Instant::now();
+    stack.runner.recover(&TaskTracker::new()).await.unwrap();
+    assert!(begun.elapsed() <= 15 * SECOND, "{:?}", begun.elapsed());
+    assert_eq!(stack.engine.container_names().len(), 1);
+    let weather = tokio::time::timeout(120 * SECOND, stack.run("weather")).await;
+    assert!(weather.is_err(), "its service waits for the removal");
 }
 
 #[tokio::test(start_paused = true)]

@@ -64,7 +64,6 @@ pub(super) fn service(reader: &Reader<'_>) -> Service {
             format: file.string("format"),
         }),
         expose: reader.strings("expose"),
-        extends: None,
         external_links: reader.strings("external_links"),
         extra_hosts: hosts(reader),
         group_add: reader.strings("group_add"),

@@ -1,10 +1,11 @@
 //! Interpolates a whole document, and turns texts into the numbers and booleans that their paths ask for.
 
+use std::fmt::Write as _;
+
 use super::{InterpolateError, MAX_TEXT, interpolate};
 use crate::compose::number::{parse_f32, parse_f64, parse_int};
 use crate::compose::value::parse_bool;
 use crate::compose::yaml::{Kind, Node, Place};
-use std::fmt::Write as _;
 
 /// A value that could not be interpolated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

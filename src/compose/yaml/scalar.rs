@@ -1,5 +1,8 @@
 //! How go-yaml v3 reads a scalar.
 
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use granit_parser::Tag;
 
 use super::{Kind, YamlErrorKind};
@@ -205,34 +208,9 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Standard base64 with padding; line ends are skipped.
+/// Standard base64 with padding, as Go decodes it: line ends are skipped, and bits behind the last byte may be anything.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let symbols: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect();
-    if !symbols.len().is_multiple_of(4) {
-        return None;
-    }
-    let padding = symbols.iter().rev().take_while(|byte| **byte == b'=').count();
-    if padding > 2 {
-        return None;
-    }
-    let (symbols, _) = symbols.split_at_checked(symbols.len() - padding)?;
-    let mut bytes = Vec::with_capacity(symbols.len());
-    let (mut bits, mut held) = (0u32, 0);
-    for symbol in symbols {
-        let value = match symbol {
-            b'A'..=b'Z' => symbol - b'A',
-            b'a'..=b'z' => symbol - b'a' + 26,
-            b'0'..=b'9' => symbol - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push(bits.checked_shr(held).and_then(|byte| u8::try_from(byte & 0xFF).ok())?);
-        }
-    }
-    Some(bytes)
+    const LENIENT: GeneralPurpose =
+        GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+    LENIENT.decode(text.replace(['\n', '\r'], "")).ok()
 }

@@ -166,6 +166,10 @@ pub(super) fn failed(call: &'static str, error: Error) -> EngineError {
         Error::DockerResponseServerError { status_code: 400, message } if message.contains("client version") => {
             EngineError::Unavailable { call, source: message.into() }
         }
+        // The words of a proxy before the socket: the Engine did not answer it, or not in the proxy's time.
+        Error::DockerResponseServerError { status_code: status @ (502 | 504), message } => {
+            EngineError::Unavailable { call, source: format!("proxy: {status} {message}").into() }
+        }
         Error::DockerResponseServerError { status_code, message } => {
             EngineError::Call { call, status: status_code, message }
         }
@@ -199,5 +203,16 @@ mod tests {
         let missing =
             failed("x", Error::DockerResponseServerError { status_code: 404, message: "No such image".into() });
         assert!(matches!(missing, EngineError::NotFound { .. }), "{missing}");
+    }
+
+    #[test]
+    fn what_a_proxy_says_of_an_engine_that_does_not_answer_is_unavailable() {
+        let answer = |status_code| Error::DockerResponseServerError { status_code, message: String::new() };
+        for status in [502, 504] {
+            assert!(matches!(failed("x", answer(status)), EngineError::Unavailable { .. }), "{status}");
+        }
+        for status in [500, 503] {
+            assert!(matches!(failed("x", answer(status)), EngineError::Call { .. }), "{status}: the Engine's own");
+        }
     }
 }

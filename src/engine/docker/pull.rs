@@ -6,7 +6,7 @@ use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
 use bollard::query_parameters::CreateImageOptions;
 use futures::TryStreamExt;
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, timeout};
 use tracing::info;
 
 use super::ClientConfig;
@@ -15,12 +15,17 @@ use crate::engine::PullImage;
 /// Time between two progress lines.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
+/// How long the Engine may tell nothing of a pull. A registry that went silent would otherwise keep the service busy for
+/// ever; unpacking a large layer on a slow card is told of as it goes on.
+const SILENCE_LIMIT: Duration = Duration::from_mins(10);
+
 /// The registry of references without one, as `config.json` names it.
 const DEFAULT_REGISTRY: &str = "https://index.docker.io/v1/";
 
 /// The registry that an image reference names.
 fn registry(reference: &str) -> &str {
     match reference.split_once('/') {
+        Some(("docker.io" | "index.docker.io", _)) => DEFAULT_REGISTRY,
         Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
         _ => DEFAULT_REGISTRY,
     }
@@ -59,7 +64,9 @@ pub(super) async fn pull(
     info!(image = image.reference, "pulling image");
     let mut progress = Box::pin(engine.create_image(Some(options), None, credentials));
     let mut told = Instant::now();
-    while let Some(step) = progress.try_next().await? {
+    while let Some(step) =
+        timeout(SILENCE_LIMIT, progress.try_next()).await.map_err(|_| Error::RequestTimeoutError)??
+    {
         if told.elapsed() >= PROGRESS_EVERY {
             told = Instant::now();
             let (current, total) = step.progress_detail.map_or((None, None), |detail| (detail.current, detail.total));
@@ -72,14 +79,43 @@ pub(super) async fn pull(
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
     fn a_reference_without_a_registry_is_the_default_ones() {
-        assert_eq!(registry("redis:7"), DEFAULT_REGISTRY);
-        assert_eq!(registry("library/redis"), DEFAULT_REGISTRY);
+        for reference in ["redis:7", "library/redis", "docker.io/me/private:1", "index.docker.io/me/private"] {
+            assert_eq!(registry(reference), DEFAULT_REGISTRY, "{reference}");
+        }
         assert_eq!(registry("localhost/x"), "localhost");
         assert_eq!(registry("registry.example:5000/a/b:1"), "registry.example:5000");
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_types, reason = "this is the adapter")]
+    async fn a_pull_of_which_nothing_is_told_is_given_up() {
+        let path = std::env::temp_dir().join(format!("sense-pull-{}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let silent = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
+            let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+            socket.write_all(head).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let engine =
+            bollard::Docker::connect_with_unix(&path.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION).unwrap();
+        let image = PullImage { reference: "redis:7".into(), platform: None };
+        let begun = Instant::now();
+        let pulled = tokio::select! {
+            pulled = pull(&engine, &image, None) => pulled,
+            () = silent => unreachable!("it is silent for ever"),
+        };
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(pulled, Err(Error::RequestTimeoutError)), "{pulled:?}");
+        assert!(begun.elapsed() >= SILENCE_LIMIT, "{:?}", begun.elapsed());
     }
 
     #[test]

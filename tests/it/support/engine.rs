@@ -33,6 +33,8 @@ pub(crate) struct Script {
     pub(crate) health: Option<(Duration, HealthStatusEnum)>,
     /// The exit code of commands that are executed in them.
     pub(crate) exec_code: i64,
+    /// Commands that are executed in them never end.
+    pub(crate) exec_hangs: bool,
 }
 
 impl Default for Script {
@@ -44,6 +46,7 @@ impl Default for Script {
             output: String::new(),
             health: None,
             exec_code: 0,
+            exec_hangs: false,
         }
     }
 }
@@ -629,17 +632,21 @@ impl Engine for FakeEngine {
 
     async fn exec(&self, container: &str, command: &ExecCommand) -> Result<i64, EngineError> {
         let call = "exec in container";
-        self.call(call, |state| {
+        let (code, hangs) = self.call(call, |state| {
             let found = find(state, call, container)?;
             if !matches!(found.life, Life::Running { .. }) {
                 let message = format!("container {container} is not running");
                 return Err(EngineError::Conflict { call, message });
             }
-            let (line, code) =
-                (format!("exec {} in {}", command.command.join(" "), found.shown()), found.script.exec_code);
+            let line = format!("exec {} in {}", command.command.join(" "), found.shown());
+            let ends = (found.script.exec_code, found.script.exec_hangs);
             self.say(state, &line);
-            Ok(code)
-        })
+            Ok(ends)
+        })?;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        Ok(code)
     }
 
     fn events(&self, labels: &[String]) -> impl Stream<Item = Result<EventMessage, EngineError>> + Send {

@@ -1,0 +1,42 @@
+//! The subcommands that look and print: they need no Engine.
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+use crate::support::stack::Folder;
+
+/// What the binary prints in a folder, with the defaults and one variable.
+fn printed(folder: &Folder, variable: (&str, &str), arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_sense-orchestrator"))
+        .args(arguments)
+        .current_dir(&folder.0)
+        .env_clear()
+        .envs([("ORCHESTRATOR_PRESET", "none"), ("DOCKER_HOST", "unix:///nowhere"), variable])
+        .assert()
+        .success();
+    String::from_utf8(output.get_output().stdout.clone()).unwrap()
+}
+
+#[test]
+fn the_home_of_who_starts_it_is_that_of_the_compose_file() {
+    let folder = Folder::new();
+    folder.write("compose.yaml", "{name: p, services: {a: {image: x, volumes: ['~/a:/a', '${HOME}/b:/b']}}}");
+    let config: Value = serde_json::from_str(&printed(&folder, ("HOME", "/home/me"), &["config"])).unwrap();
+    let volumes = &config["services"]["a"]["volumes"];
+    assert_eq!((&volumes[0]["source"], &volumes[1]["source"]), (&"/home/me/a".into(), &"/home/me/b".into()));
+}
+
+#[test]
+fn config_prints_the_hashes_that_containers_are_labelled_with() {
+    let folder = Folder::new();
+    folder.write("compose.yaml", "{name: p, services: {a: {image: x, depends_on: [b]}, b: {image: x}}}");
+    let hashes = ["2.26.1", "2.40.3"].map(|version| {
+        let dialect = ("ORCHESTRATOR_COMPOSE__DIALECT", version);
+        let hash = printed(&folder, dialect, &["config", "--hash", "a"]);
+        let rendered: Value = serde_json::from_str(&printed(&folder, dialect, &["render", "a", "--offline"])).unwrap();
+        let label = rendered["body"]["Labels"]["com.docker.compose.config-hash"].as_str().unwrap();
+        assert_eq!(hash, format!("a {label}\n"), "{version}");
+        hash
+    });
+    assert_ne!(hashes[0], hashes[1], "depends_on is hashed by the older one only");
+}
