@@ -177,6 +177,22 @@ async fn services_are_started_stopped_and_restarted_by_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn operations_on_one_service_come_one_after_the_other() {
+    let stack = Stack::dispatching().await;
+    stack.script("web-gateway", Script { ignores_stop: true, ..Script::stays() });
+    let restart = || stack.call("restart_service", json!({"service": "web-gateway"}));
+    ok(&restart().await);
+    stack.engine.transcript();
+    let (first, second, third) = tokio::join!(restart(), restart(), restart());
+    for reply in [&first, &second, &third] {
+        ok(reply);
+    }
+    let transcript = stack.engine.transcript();
+    let calls = transcript.split_whitespace().filter(|word| ["stop", "start"].contains(word)).collect::<Vec<_>>();
+    assert_eq!(calls, ["stop", "start"].repeat(3), "{transcript}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn status_tells_of_every_service() {
     let stack = Stack::dispatching().await;
     stack.call("trigger", json!({"service": "source-weather"})).await;
