@@ -137,9 +137,6 @@ pub enum Failure {
         #[source]
         source: EngineError,
     },
-    /// What an earlier run left in Redis could not be deleted.
-    #[error("earlier results not deleted")]
-    Results(#[source] BusError),
     /// An image that a build makes is missing, and no registry has it.
     #[error("image of service {service} is missing: run `docker compose build {service}`")]
     NotBuilt {
