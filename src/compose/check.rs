@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Model;
+use super::decode::EXTENSIONS;
 use super::error::{LoadError, LoadErrors};
 use super::project::Service;
 use crate::names::ServiceName;
@@ -90,7 +91,13 @@ impl Check<'_> {
         }
         let named = |kind: &str, key: &str| format!("service {:?} refers to undefined {kind} {key}", name.as_str());
         for key in service.networks.keys().filter(|key| !model.decoded.networks.contains_key(*key)) {
-            self.invalid(name, &["networks", key], &named("network", key));
+            let message = if key == EXTENSIONS {
+                let start = "a network whose name starts with \"x-\", which makes an extension of it";
+                format!("service {:?} refers to {start}", name.as_str())
+            } else {
+                named("network", key)
+            };
+            self.invalid(name, &["networks", key], &message);
         }
         for (index, mount) in service.volumes.iter().enumerate() {
             let key = &mount.source;
@@ -113,7 +120,8 @@ impl Check<'_> {
                 self.invalid(name, &["build", "secrets", &item(index)], &named("build secret", &reference.source));
             }
         }
-        for key in service.models.keys().filter(|key| !model.decoded.models.contains_key(*key)) {
+        let models = service.models.keys().filter(|key| *key != EXTENSIONS);
+        for key in models.filter(|key| !model.decoded.models.contains_key(*key)) {
             self.invalid(name, &["models", key], &named("model", key));
         }
     }
