@@ -250,6 +250,15 @@ fn a_long_chain_of_extends_is_refused() {
 }
 
 #[test]
+fn ranges_of_ports_that_multiply_are_refused() {
+    let ports: Vec<String> = (1..=100).map(|last| format!("  - 127.0.0.{last}:1-60000:1-60000\n")).collect();
+    let ports = ports.concat();
+    let files = Memory::of(&[("compose.yaml", &format!("services:\n a:\n  image: x\n  ports:\n{ports}"))]);
+    let errors = errors_of(&files).to_string();
+    assert!(errors.contains("compose.yaml:8:5: services.a.ports: the project has more than 200000 ports"), "{errors}");
+}
+
+#[test]
 fn thousands_of_errors_are_counted_and_not_kept() {
     let keys: Vec<String> = (0..10_000).map(|index| format!("  k{index}: x\n")).collect();
     let files = Memory::of(&[("compose.yaml", &format!("services:\n a:\n  image: x\n{}", keys.concat()))]);
