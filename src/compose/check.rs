@@ -32,8 +32,17 @@ pub(super) fn consistency(model: &Model, services: &Services<'_>, errors: &mut L
         check.mounts(name, service);
     }
     check.secrets();
-    check.container_names();
     check.cycles();
+}
+
+/// Reports containers of one name among the services that are kept; what else there is may have it, too.
+pub(super) fn container_names(
+    model: &Model,
+    services: &Services<'_>,
+    kept: &BTreeSet<ServiceName>,
+    errors: &mut LoadErrors,
+) {
+    Check { model, services, errors }.container_names(kept);
 }
 
 /// Reports what a service refers to that is not there; for one that was enabled by its name only.
@@ -259,11 +268,11 @@ impl Check<'_> {
         }
     }
 
-    fn container_names(&mut self) {
+    fn container_names(&mut self, kept: &BTreeSet<ServiceName>) {
         let mut names: BTreeMap<&str, &ServiceName> = BTreeMap::new();
         let services = self.services;
         for (name, service) in &services.enabled {
-            if service.container_name.is_empty() {
+            if service.container_name.is_empty() || !kept.contains(*name) {
                 continue;
             }
             match names.get(service.container_name.as_str()) {

@@ -168,6 +168,21 @@ fn stopping_reads_no_env_file() {
     assert!(model.select_for_stop(&files, &[]).unwrap().services.contains_key("web"));
 }
 
+/// As `config`, `up web`, and `config --hash` of Compose do.
+#[test]
+fn only_services_that_are_kept_need_container_names_of_their_own() {
+    let text = "services:\n  web: {image: x, container_name: same}\n  other: {image: x, container_name: same}\n";
+    let files = Memory::of(&[("compose.yaml", text)]);
+    let model = compose::load(&files, &options()).unwrap();
+    let errors = model.select(&files, &[]).unwrap_err().to_string();
+    assert!(
+        errors.starts_with("compose.yaml:2:19: services.web: container name \"same\" is already in use"),
+        "{errors}"
+    );
+    assert!(model.select(&files, &["web".parse().unwrap()]).is_ok());
+    assert!(model.select_for_stop(&files, &[]).is_ok());
+}
+
 #[test]
 fn a_secret_of_an_included_file_keeps_the_value_of_its_own_environment() {
     let files = Memory::fixture("include");
