@@ -123,7 +123,9 @@ pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<
                 lines.push(format!("{name} {hash}"));
             }
         }
-        print(&lines.join("\n"))?;
+        if !lines.is_empty() {
+            print(&lines.join("\n"))?;
+        }
         return Ok(());
     }
     let project = projects.select_all().map_err(|errors| configuration(&errors))?;

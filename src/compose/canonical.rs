@@ -7,9 +7,13 @@ use super::short;
 use super::value::scalar_text;
 use super::yaml::{Entry, Kind, Map, Node, Place};
 
+/// Ports that one project may have once its ranges are written out: three times what one address has.
+const MAX_PORTS: usize = 200_000;
+
 /// Brings a merged document into canonical form.
 pub(super) fn canonical(project: &mut Node, errors: &mut LoadErrors, warnings: &mut Vec<String>) {
     let Some(map) = project.as_map_mut() else { return };
+    let mut ports_left = MAX_PORTS;
     for entry in map.iter_mut() {
         let path = KeyPath::ROOT.key(&entry.key);
         let Some(resources) = entry.value.as_map_mut() else { continue };
@@ -18,7 +22,7 @@ pub(super) fn canonical(project: &mut Node, errors: &mut LoadErrors, warnings: &
                 for service in resources.iter_mut() {
                     let path = path.key(&service.key);
                     if let Some(map) = service.value.as_map_mut() {
-                        self::service(map, &path, errors);
+                        self::service(map, &path, &mut ports_left, errors);
                     }
                 }
             }
@@ -32,7 +36,7 @@ pub(super) fn canonical(project: &mut Node, errors: &mut LoadErrors, warnings: &
     }
 }
 
-fn service(service: &mut Map, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+fn service(service: &mut Map, path: &KeyPath<'_>, ports_left: &mut usize, errors: &mut LoadErrors) {
     service.retain_mut(|entry| {
         let path = path.key(&entry.key);
         let value = &mut entry.value;
@@ -61,7 +65,7 @@ fn service(service: &mut Map, path: &KeyPath<'_>, errors: &mut LoadErrors) {
                 Ok(())
             }),
             "secrets" | "configs" => each(value, |item| wrap(item, "source")),
-            "ports" => ports(value, &path, errors),
+            "ports" => ports(value, &path, ports_left, errors),
             _ => {}
         }
         true
@@ -188,7 +192,7 @@ fn gpus(node: &mut Node) {
     }
 }
 
-fn ports(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+fn ports(node: &mut Node, path: &KeyPath<'_>, left: &mut usize, errors: &mut LoadErrors) {
     let Some(items) = node.as_seq_mut() else { return };
     let mut long = Vec::with_capacity(items.len());
     for (index, item) in std::mem::take(items).into_iter().enumerate() {
@@ -196,12 +200,21 @@ fn ports(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
             Kind::Str(text) => text.clone(),
             Kind::Int(number) => number.to_string(),
             _ => {
+                *left = left.saturating_sub(1);
                 long.push(item);
                 continue;
             }
         };
         match short::ports(&text, &item.place) {
-            Ok(ports) => long.extend(ports.into_iter().map(without_zero_target)),
+            Ok(ports) if ports.len() > *left => {
+                let message = format!("{path}: the project has more than {MAX_PORTS} ports");
+                errors.push(LoadError::new(message).at(&item.place).of(path.item(index)));
+                break;
+            }
+            Ok(ports) => {
+                *left -= ports.len();
+                long.extend(ports.into_iter().map(without_zero_target));
+            }
             Err(message) => {
                 let path = path.item(index);
                 errors.push(LoadError::new(format!("{path}: {message}")).at(&item.place).of(path));

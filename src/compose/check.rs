@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Model;
+use super::decode::EXTENSIONS;
 use super::error::{LoadError, LoadErrors};
 use super::project::Service;
 use crate::names::ServiceName;
@@ -31,8 +32,17 @@ pub(super) fn consistency(model: &Model, services: &Services<'_>, errors: &mut L
         check.mounts(name, service);
     }
     check.secrets();
-    check.container_names();
     check.cycles();
+}
+
+/// Reports containers of one name among the services that are kept; what else there is may have it, too.
+pub(super) fn container_names(
+    model: &Model,
+    services: &Services<'_>,
+    kept: &BTreeSet<ServiceName>,
+    errors: &mut LoadErrors,
+) {
+    Check { model, services, errors }.container_names(kept);
 }
 
 /// Reports what a service refers to that is not there; for one that was enabled by its name only.
@@ -90,7 +100,13 @@ impl Check<'_> {
         }
         let named = |kind: &str, key: &str| format!("service {:?} refers to undefined {kind} {key}", name.as_str());
         for key in service.networks.keys().filter(|key| !model.decoded.networks.contains_key(*key)) {
-            self.invalid(name, &["networks", key], &named("network", key));
+            let message = if key == EXTENSIONS {
+                let start = "a network whose name starts with \"x-\", which makes an extension of it";
+                format!("service {:?} refers to {start}", name.as_str())
+            } else {
+                named("network", key)
+            };
+            self.invalid(name, &["networks", key], &message);
         }
         for (index, mount) in service.volumes.iter().enumerate() {
             let key = &mount.source;
@@ -113,7 +129,8 @@ impl Check<'_> {
                 self.invalid(name, &["build", "secrets", &item(index)], &named("build secret", &reference.source));
             }
         }
-        for key in service.models.keys().filter(|key| !model.decoded.models.contains_key(*key)) {
+        let models = service.models.keys().filter(|key| *key != EXTENSIONS);
+        for key in models.filter(|key| !model.decoded.models.contains_key(*key)) {
             self.invalid(name, &["models", key], &named("model", key));
         }
     }
@@ -251,11 +268,11 @@ impl Check<'_> {
         }
     }
 
-    fn container_names(&mut self) {
+    fn container_names(&mut self, kept: &BTreeSet<ServiceName>) {
         let mut names: BTreeMap<&str, &ServiceName> = BTreeMap::new();
         let services = self.services;
         for (name, service) in &services.enabled {
-            if service.container_name.is_empty() {
+            if service.container_name.is_empty() || !kept.contains(*name) {
                 continue;
             }
             match names.get(service.container_name.as_str()) {

@@ -1,5 +1,6 @@
 //! Turns a normalised project into its typed form.
 
+mod go;
 mod parts;
 mod reader;
 mod service;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+pub(super) use self::reader::EXTENSIONS;
 use self::reader::Reader;
 use super::error::{LoadError, LoadErrors};
 use super::key_path::KeyPath;

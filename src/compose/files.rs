@@ -53,8 +53,27 @@ impl<'a> Opener<'a> {
 
     /// The text of a file, or the sentence that says why there is none.
     pub(super) fn text(&self, path: &str) -> Result<String, String> {
+        utf8(path, self.bytes(path)?)
+    }
+
+    /// As [`Self::text`], where the file may also be UTF-16 with a byte order mark, as YAML may be.
+    pub(super) fn yaml(&self, path: &str) -> Result<String, String> {
+        let bytes = self.bytes(path)?;
+        let word: fn([u8; 2]) -> u16 = match bytes.as_slice() {
+            [0xFF, 0xFE, ..] => u16::from_le_bytes,
+            [0xFE, 0xFF, ..] => u16::from_be_bytes,
+            _ => return utf8(path, bytes),
+        };
+        let (pairs, rest) = bytes.as_chunks();
+        let text = char::decode_utf16(pairs.iter().skip(1).map(|pair| word(*pair))).collect::<Result<String, _>>();
+        text.ok()
+            .filter(|_| rest.is_empty())
+            .ok_or_else(|| format!("read {path}: is not the UTF-16 that its first bytes say"))
+    }
+
+    fn bytes(&self, path: &str) -> Result<Vec<u8>, String> {
         if path == "/dev/null" {
-            return Ok(String::new());
+            return Ok(Vec::new());
         }
         match self.kind(path) {
             Ok(FileKind::File) => {}
@@ -66,11 +85,7 @@ impl<'a> Opener<'a> {
         if bytes.len() > MAX_FILE_BYTES {
             return Err(format!("read {path}: is larger than {} MiB", MAX_FILE_BYTES >> 20));
         }
-        String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            let line = error.as_bytes().iter().take(at).filter(|&&byte| byte == b'\n').count() + 1;
-            format!("read {path}: line {line} is not UTF-8")
-        })
+        Ok(bytes)
     }
 
     /// How a file is called in messages: from the directory we are in, where it is below it.
@@ -92,6 +107,14 @@ impl<'a> Opener<'a> {
             LoadError::new(format!("failed to read {path}: {error}")).at(&place)
         })
     }
+}
+
+fn utf8(path: &str, bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes().iter().take(at).filter(|&&byte| byte == b'\n').count() + 1;
+        format!("read {path}: line {line} is not UTF-8")
+    })
 }
 
 fn unreadable(path: &str, error: &io::Error) -> String {

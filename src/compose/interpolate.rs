@@ -93,7 +93,7 @@ fn substitute(text: &str, context: &mut Context<'_>) -> Result<String, Interpola
         if dollar >= quoted.1 {
             quoted = (0, text.len());
         }
-        let invalid = || InterpolateError::Format(text.get(quoted.0..quoted.1).unwrap_or_default().to_owned());
+        let invalid = || InterpolateError::Format(shown(text.get(quoted.0..quoted.1).unwrap_or_default()));
         at = match token(text, dollar, &mut lines) {
             None => {
                 output.push('$');
@@ -108,7 +108,7 @@ fn substitute(text: &str, context: &mut Context<'_>) -> Result<String, Interpola
                 end
             }
             Some(Token::Invalid) => {
-                fault.get_or_insert(invalid());
+                fault.get_or_insert_with(invalid);
                 dollar + 2
             }
             Some(Token::Braced { name_end, greedy }) => {
@@ -137,6 +137,15 @@ fn substitute(text: &str, context: &mut Context<'_>) -> Result<String, Interpola
     match fault {
         Some(error) => Err(error),
         None => Ok(output),
+    }
+}
+
+/// A text for an error: the start of a long one says enough.
+fn shown(text: &str) -> String {
+    const MOST_SHOWN: usize = 1000;
+    match text.char_indices().nth(MOST_SHOWN) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
     }
 }
 
@@ -277,6 +286,14 @@ mod tests {
 
     fn format(text: &str) -> Result<String, InterpolateError> {
         Err(InterpolateError::Format(text.to_owned()))
+    }
+
+    #[test]
+    fn a_long_text_full_of_faults_is_refused_soon_and_briefly() {
+        for fault in ["${", "${A", "${A:x}"] {
+            let error = interpolate(&fault.repeat(200_000), &|_| None, &mut |_| {}).unwrap_err();
+            assert!(error.to_string().len() < 2000, "{fault}");
+        }
     }
 
     #[test]

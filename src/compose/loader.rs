@@ -94,7 +94,7 @@ impl<'a> Loader<'a> {
         let parsed = if self.files > MAX_FILES {
             Err(LoadError::new(format!("the project reads more than {MAX_FILES} files")))
         } else {
-            self.opener.text(path).map_err(LoadError::new).and_then(|text| {
+            self.opener.yaml(path).map_err(LoadError::new).and_then(|text| {
                 yaml::parse(self.opener.shown(path), &text, &Limits::default()).map_err(|error| {
                     let message = match error.kind {
                         YamlErrorKind::NonStringKey { .. } => error.kind.to_string(),

@@ -169,8 +169,9 @@ fn service(service: &mut Map, base: &Base, path: &KeyPath<'_>, errors: &mut Load
         if map.contains_key("source") {
             text(map, "source", |source| base.resolve_host(source));
         } else {
-            let message = r#"invalid mount config for type "bind": field Source must not be empty"#;
-            errors.push(LoadError::new(message).at(&place).of(volumes.item(index)));
+            let path = volumes.item(index);
+            let message = format!(r#"{path}: invalid mount config for type "bind": field Source must not be empty"#);
+            errors.push(LoadError::new(message).at(&place).of(path));
         }
     }
 }

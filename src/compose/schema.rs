@@ -14,6 +14,9 @@ use self::rule::{Names, Object, Rule, Types, Value};
 /// Items of a list that are compared with each other, where they are not texts.
 const MOST_COMPARED: usize = 2000;
 
+/// Errors of one object after which no known key is looked for in the place of an unknown one.
+const MOST_HINTS: usize = 100;
+
 /// Checks a merged project against the specification, before short syntaxes are rewritten.
 pub(super) fn check(project: &Node, errors: &mut LoadErrors) {
     let mut found = Vec::new();
@@ -91,17 +94,10 @@ fn visit_value(node: &Node, value: &Value, path: &str, faults: &mut Vec<Fault>) 
                 faults.push(fault(node, path, format_args!("'{text}' does not match pattern '{}'", pattern.text)));
             }
         }
-        Kind::Int(number) => {
-            if let Some((least, most)) = value.range
-                && !(least..=most).contains(number)
-            {
-                let bound = if *number < least {
-                    format!("minimum: got {number}, want {least}")
-                } else {
-                    format!("maximum: got {number}, want {most}")
-                };
-                faults.push(fault(node, path, bound));
-            }
+        Kind::Int(number) => faults.extend(out_of_range(value, *number).map(|bound| fault(node, path, bound))),
+        #[expect(clippy::cast_possible_truncation, reason = "`as` saturates, beyond any range")]
+        Kind::Float(number) => {
+            faults.extend(out_of_range(value, *number as i128).map(|bound| fault(node, path, bound)));
         }
         Kind::Seq(items) => {
             if let Some(rule) = &value.items {
@@ -121,7 +117,17 @@ fn visit_value(node: &Node, value: &Value, path: &str, faults: &mut Vec<Fault>) 
                 visit_object(node, map, object, path, faults);
             }
         }
-        Kind::Null | Kind::Bool(_) | Kind::Float(_) | Kind::Timestamp(_) => {}
+        Kind::Null | Kind::Bool(_) | Kind::Timestamp(_) => {}
+    }
+}
+
+/// Which bound a number is beyond.
+fn out_of_range(value: &Value, number: i128) -> Option<String> {
+    let (least, most) = value.range?;
+    match number {
+        _ if number < least => Some(format!("minimum: got {number}, want {least}")),
+        _ if number > most => Some(format!("maximum: got {number}, want {most}")),
+        _ => None,
     }
 }
 
@@ -139,13 +145,15 @@ fn visit_object(node: &Node, map: &Map, object: &Object, path: &str, faults: &mu
         } else if let Some((_, rule)) = named {
             visit(&entry.value, rule, &join(path, &entry.key), faults);
         } else if !(object.open || object.extensions && Names::Extension.take(&entry.key)) {
-            faults.push(unknown(entry, object, path));
+            // Who has so many unknown keys has not mistyped them.
+            faults.push(unknown(entry, object, path, faults.len() < MOST_HINTS));
         }
     }
 }
 
-fn unknown(entry: &Entry, object: &Object, path: &str) -> Fault {
-    let hint = object.nearest(&entry.key).map(|key| format!(" (did you mean '{key}'?)")).unwrap_or_default();
+fn unknown(entry: &Entry, object: &Object, path: &str, hints: bool) -> Fault {
+    let nearest = if hints { object.nearest(&entry.key) } else { None };
+    let hint = nearest.map(|key| format!(" (did you mean '{key}'?)")).unwrap_or_default();
     let message = format!("{path} additional properties '{}' not allowed{hint}", entry.key);
     let error = LoadError::new(message).at(&entry.place).of(join(path, &entry.key));
     Fault { error, depth: depth(path) + 1 }

@@ -48,6 +48,9 @@ pub(super) fn select(
             check::references(model, &enabled, name, &mut errors);
         }
     }
+    if env_files == EnvFiles::Read {
+        check::container_names(model, &enabled, &selected, &mut errors);
+    }
     errors = errors.into_result(LoadErrors::default())?;
 
     let mut warnings = model.warnings.clone();

@@ -1,20 +1,24 @@
 //! YAML as Compose reads it: a tree with the place of every key and value.
 //!
 //! granit-parser gives the events; scalars, merge keys, tags and duplicate keys follow go-yaml v3, which Compose uses.
-//! Aliases are copied, within a budget.
+//! Aliases are copied, within a budget. Where the two read a text differently, it is patched and read again.
 //!
 //! One parser, longer than a file should be: its parts share the place that they have come to.
 
+mod dialect;
 mod map;
 mod scalar;
 mod tabs;
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, StructureStyle};
 
+use self::dialect::Patch;
 pub use self::map::{Entry, Map};
 use self::tabs::{Misplaced, Tabs};
 
@@ -228,6 +232,9 @@ fn location(path: &str) -> String {
     if path.is_empty() { "at top level".to_owned() } else { format!("in {path}") }
 }
 
+/// Bytes that may be read again because of patches.
+const MOST_READ_AGAIN: usize = 32 << 20;
+
 /// Reads every document of a file.
 ///
 /// A file without any content holds no document; an empty document is a null.
@@ -235,39 +242,30 @@ fn location(path: &str) -> String {
 /// # Errors
 ///
 /// The first fault: the parser cannot go on behind it.
+#[expect(clippy::needless_pass_by_value, reason = "callers name the file for this alone")]
 pub fn parse(file: Arc<str>, text: &str, limits: &Limits) -> Result<Vec<Node>, YamlError> {
-    let mut options = Options::default();
-    options.block_scalar_eof_without_line_feed = true;
-    options.emit_unresolved_aliases = true;
-    options.emit_anchor_events = true;
-    let mut builder = Builder {
-        parser: Parser::new_from_str_with_options(text, options),
-        file,
-        limits: *limits,
-        spent: Cost::default(),
-        anchors: HashMap::new(),
-        names: HashMap::new(),
-        kept: HashMap::new(),
-        tabs: None,
-    };
+    let at_line =
+        |line: usize| Place { file: Arc::clone(&file), line: u32::try_from(line).unwrap_or(u32::MAX), column: 1 };
     if text.len() > limits.bytes {
-        let place = Place { file: Arc::clone(&builder.file), line: 1, column: 1 };
         let kind = YamlErrorKind::TooLarge { bytes: text.len(), limit: limits.bytes };
-        return Err(YamlError { place, kind });
+        return Err(YamlError { place: at_line(1), kind });
     }
-    builder.tabs = Tabs::of(text);
-    let mut documents = Vec::new();
-    while let Some((event, span)) = builder.next()? {
-        match event {
-            Event::StreamStart | Event::DocumentEnd => {}
-            Event::DocumentStart(..) => builder.keep_anchors(),
-            Event::StreamEnd => break,
-            event => documents.push(builder.node(event, span, 0)?),
+    if let Some(fault) = dialect::between_documents(text) {
+        let kind = YamlErrorKind::Syntax(fault.message.to_owned());
+        return Err(YamlError { place: at_line(fault.line), kind });
+    }
+    let mut text = Cow::Borrowed(text);
+    let mut read = 0;
+    loop {
+        let mut builder = Builder::new(Arc::clone(&file), &text, limits);
+        let result = builder.documents();
+        read += text.len();
+        match builder.patch.take() {
+            Some(patch) if result.is_err() && read < MOST_READ_AGAIN => {
+                text.to_mut().replace_range(patch.at, &patch.text);
+            }
+            _ => return result,
         }
-    }
-    match builder.tabs.as_ref().and_then(Tabs::misplaced) {
-        Some(tab) => Err(builder.misplaced(&tab)),
-        None => Ok(documents),
     }
 }
 
@@ -285,6 +283,7 @@ struct Anchored {
 }
 
 struct Builder<'a> {
+    text: &'a str,
     parser: Parser<'a, StrInput<'a>>,
     file: Arc<str>,
     limits: Limits,
@@ -296,19 +295,92 @@ struct Builder<'a> {
     kept: HashMap<String, Anchored>,
     /// Only of a text that has tabs.
     tabs: Option<Tabs<'a>>,
+    /// Flow collections that are open.
+    flow: usize,
+    /// The plain scalar that was read last.
+    plain: Range<usize>,
+    /// Unicode line breaks that are still to come.
+    breaks: VecDeque<usize>,
+    /// Those before, outside of scalars.
+    stray_breaks: Vec<usize>,
+    /// What would help against the error that is returned.
+    patch: Option<Patch>,
 }
 
 impl<'a> Builder<'a> {
+    fn new(file: Arc<str>, text: &'a str, limits: &Limits) -> Self {
+        let mut options = Options::default();
+        options.block_scalar_eof_without_line_feed = true;
+        options.emit_unresolved_aliases = true;
+        options.emit_anchor_events = true;
+        Self {
+            text,
+            parser: Parser::new_from_str_with_options(text, options),
+            file,
+            limits: *limits,
+            spent: Cost::default(),
+            anchors: HashMap::new(),
+            names: HashMap::new(),
+            kept: HashMap::new(),
+            tabs: Tabs::of(text),
+            flow: 0,
+            plain: 0..0,
+            breaks: text.match_indices(dialect::is_break).map(|(at, _)| at).collect(),
+            stray_breaks: Vec::new(),
+            patch: None,
+        }
+    }
+
+    fn documents(&mut self) -> Result<Vec<Node>, YamlError> {
+        let mut documents = Vec::new();
+        while let Some((event, span)) = self.next()? {
+            match event {
+                Event::StreamStart | Event::DocumentEnd => {}
+                Event::DocumentStart(_, version) => {
+                    if version.is_some_and(|version| (version.major, version.minor) != (1, 1)) {
+                        let message = "found incompatible YAML document: its %YAML directive must say 1.1, or go";
+                        return Err(self.error(span, YamlErrorKind::Syntax(message.to_owned())));
+                    }
+                    self.keep_anchors();
+                }
+                Event::StreamEnd => break,
+                event => documents.push(self.node(event, span, 0)?),
+            }
+        }
+        if let Some(tab) = self.tabs.as_ref().and_then(Tabs::misplaced) {
+            return Err(self.misplaced(&tab));
+        }
+        let breaks = self.stray_breaks.iter().chain(&self.breaks).copied();
+        match dialect::uncommented(self.text, breaks) {
+            Some(fault) => {
+                let place = self.place_at(fault.line, 0);
+                Err(YamlError { place, kind: YamlErrorKind::Syntax(fault.message.to_owned()) })
+            }
+            None => Ok(documents),
+        }
+    }
+
     fn next(&mut self) -> Result<Option<(Event<'a>, Span)>, YamlError> {
         loop {
             match self.parser.next_event() {
                 None => return Ok(None),
-                Some(Ok((Event::Anchor(anchor, name), _))) => {
+                Some(Ok((Event::Anchor(anchor, name), span))) => {
+                    if !dialect::is_anchor(&name) {
+                        let message = "did not find expected alphabetic or numeric character in the name of an anchor";
+                        return Err(self.error(span, YamlErrorKind::Syntax(message.to_owned())));
+                    }
                     self.names.insert(anchor, name.into_owned());
                 }
                 Some(Ok(next)) => return Ok(Some(next)),
                 Some(Err(error)) => {
                     let marker = error.marker();
+                    self.patch = marker.byte_offset().and_then(|at| {
+                        let colon = || dialect::text_with_colon(self.text, self.plain.clone());
+                        dialect::lone_dash(self.text, at)
+                            .or_else(|| dialect::escaped_quotes(self.text, at))
+                            .or_else(|| dialect::comment_at_header(self.text, at))
+                            .or_else(|| colon().filter(|patch| patch.at.contains(&at)))
+                    });
                     let place = self.place_at(marker.line(), marker.col());
                     return Err(YamlError { place, kind: YamlErrorKind::Syntax(error.info()) });
                 }
@@ -371,6 +443,24 @@ impl<'a> Builder<'a> {
         misplaced.map_or(Ok(()), |tab| Err(self.misplaced(&tab)))
     }
 
+    /// Refuses what go-yaml does not take.
+    fn check_dialect(&mut self, event: &Event<'a>, span: Span) -> Result<(), YamlError> {
+        if let Some(message) = dialect::refused(self.text, event, span, self.flow > 0) {
+            return Err(self.error(span, YamlErrorKind::Syntax(message.to_owned())));
+        }
+        if let (Event::Scalar(_, style, ..), Some(range)) = (event, span.byte_range()) {
+            while let Some(at) = self.breaks.pop_front_if(|at| *at < range.end) {
+                if at < range.start {
+                    self.stray_breaks.push(at);
+                }
+            }
+            if *style == ScalarStyle::Plain {
+                self.plain = range;
+            }
+        }
+        Ok(())
+    }
+
     fn spend(&mut self, span: Span, cost: Cost) -> Result<(), YamlError> {
         self.spent.nodes = self.spent.nodes.saturating_add(cost.nodes);
         self.spent.text = self.spent.text.saturating_add(cost.text);
@@ -389,6 +479,14 @@ impl<'a> Builder<'a> {
         let text = if let Event::Scalar(text, ..) = &event { text.len() } else { 0 };
         self.spend(span, Cost { nodes: 1, text })?;
         self.watch_tabs(&event, span)?;
+        self.check_dialect(&event, span)?;
+        let flow = match &event {
+            Event::SequenceStart(style, ..) | Event::MappingStart(style, ..) => {
+                self.flow > 0 || *style == StructureStyle::Flow
+            }
+            _ => false,
+        };
+        self.flow += usize::from(flow);
         let place = self.place(span);
         let (anchor, tag, kind) = match event {
             Event::Alias(anchor) => return self.alias(anchor, span),
@@ -418,6 +516,7 @@ impl<'a> Builder<'a> {
             }
             _ => return Err(self.error(span, YamlErrorKind::Syntax("unexpected event".to_owned()))),
         };
+        self.flow -= usize::from(flow);
         let mut node = Node { tag, place, kind };
         if tag == Some(Tag::Override) {
             each_child(&mut node, &mut |child| {
@@ -455,6 +554,7 @@ impl<'a> Builder<'a> {
 
     fn alias_of_earlier_document(&mut self, name: &str, span: Span) -> Result<Node, YamlError> {
         let Some(Anchored { node, cost }) = self.kept.get(name) else {
+            self.patch = dialect::alias_as_key(name, span);
             return Err(self.error(span, YamlErrorKind::UnknownAnchor(name.to_owned())));
         };
         let (node, cost) = (node.clone(), *cost);
@@ -501,10 +601,17 @@ impl<'a> Builder<'a> {
             Event::Scalar(text, style, _, tag) => {
                 (text.to_string(), *style == ScalarStyle::Plain && text == "<<" && tag.is_none())
             }
-            Event::Alias(_) => (format!("*{}", self.place(span)), false),
+            Event::Alias(_) | Event::UnresolvedAlias(_) => (format!("*{}", self.place(span)), false),
             _ => return Err(self.error(span, YamlErrorKind::ComplexKey)),
         };
+        let plain = matches!(event, Event::Scalar(_, ScalarStyle::Plain, ..));
         let node = self.node(event, span, depth)?;
+        if plain && self.flow > 0 {
+            self.patch = dialect::text_with_colon(self.text, self.plain.clone());
+            if self.patch.is_some() {
+                return Err(self.error(span, YamlErrorKind::Syntax("found a key that is a text".to_owned())));
+            }
+        }
         let (text, shown) = match node.kind {
             Kind::Str(text) => (Some(text), String::new()),
             Kind::Null => (None, "null".to_owned()),
@@ -543,8 +650,13 @@ fn merge_into(map: &mut Map, value: Node) -> Result<(), YamlError> {
     for member in members {
         let Kind::Map(brought) = member.kind else { return Err(wrong(member.place)) };
         for Entry { key, place, value } in brought {
-            if map.get(&key).is_none() {
-                map.insert(key, place, value);
+            match map.get_mut(&key) {
+                None => {
+                    map.insert(key, place, value);
+                }
+                // The key is reset for the files before; in this one the merged value is left.
+                Some(own) if own.tag == Some(Tag::Reset) => *own = Node { tag: Some(Tag::Override), ..value },
+                Some(_) => {}
             }
         }
     }
@@ -590,15 +702,15 @@ mod tests {
         parse("f.yaml".into(), text, &Limits::default())
     }
 
-    fn one(text: &str) -> Node {
+    pub(super) fn one(text: &str) -> Node {
         read(text).unwrap().into_iter().next().unwrap()
     }
 
-    fn value(text: &str) -> Kind {
+    pub(super) fn value(text: &str) -> Kind {
         one(&format!("k: {text}\n")).as_map().unwrap().get("k").unwrap().kind.clone()
     }
 
-    fn error(text: &str) -> String {
+    pub(super) fn error(text: &str) -> String {
         let error = read(text).unwrap_err();
         format!("{}: {error}", error.place)
     }

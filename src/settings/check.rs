@@ -87,6 +87,8 @@ impl Check<'_> {
                 None => {
                     if let Some(value) = self.environment.get(name) {
                         values.insert(name.clone(), value.to_owned());
+                    } else if self.environment.is_empty(name) {
+                        values.insert(name.clone(), String::new());
                     } else if self.environment.raw(name).is_some() {
                         self.wrong(&["compose", "environment"], format!("the variable {name} is not valid UTF-8"));
                     }

@@ -1,6 +1,6 @@
 //! The process environment: read once, kept as text, and turned into layers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 use figment::value::{Dict, Value};
@@ -50,7 +50,7 @@ enum Form {
 ///
 /// An empty variable counts as not set: Compose files pass `${NAME:-}` on.
 #[derive(Clone, Default)]
-pub struct Environment(BTreeMap<String, OsString>);
+pub struct Environment(BTreeMap<String, OsString>, BTreeSet<String>);
 
 impl std::fmt::Debug for Environment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -62,7 +62,13 @@ impl Environment {
     /// Keeps `variables`, as `std::env::vars_os` gives them; names that are not UTF-8 are no names of ours.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let named = variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-        Self(named.filter(|(_, value)| !value.is_empty()).collect())
+        let (set, empty): (BTreeMap<_, _>, BTreeMap<_, _>) = named.partition(|(_, value)| !value.is_empty());
+        Self(set, empty.into_keys().collect())
+    }
+
+    /// Whether `name` is there and empty.
+    pub(super) fn is_empty(&self, name: &str) -> bool {
+        self.1.contains(name)
     }
 
     /// The value of `name`; none when it is not set, empty, or not UTF-8.
@@ -260,6 +266,13 @@ mod tests {
         let nearest = Some("SCHEDULE_OTHER".into());
         let warning = SettingsWarning::NoService { variable: "SCHEDULE_OTHR".into(), nearest };
         assert_eq!(said.warnings, [warning]);
+    }
+
+    #[test]
+    fn an_empty_variable_is_not_set_but_known() {
+        let environment = Environment::new([("EMPTY".into(), "".into()), ("SET".into(), "x".into())]);
+        assert_eq!((environment.get("EMPTY"), environment.is_empty("EMPTY")), (None, true));
+        assert_eq!((environment.get("SET"), environment.is_empty("SET")), (Some("x"), false));
     }
 
     #[test]

@@ -168,6 +168,21 @@ fn stopping_reads_no_env_file() {
     assert!(model.select_for_stop(&files, &[]).unwrap().services.contains_key("web"));
 }
 
+/// As `config`, `up web`, and `config --hash` of Compose do.
+#[test]
+fn only_services_that_are_kept_need_container_names_of_their_own() {
+    let text = "services:\n  web: {image: x, container_name: same}\n  other: {image: x, container_name: same}\n";
+    let files = Memory::of(&[("compose.yaml", text)]);
+    let model = compose::load(&files, &options()).unwrap();
+    let errors = model.select(&files, &[]).unwrap_err().to_string();
+    assert!(
+        errors.starts_with("compose.yaml:2:19: services.web: container name \"same\" is already in use"),
+        "{errors}"
+    );
+    assert!(model.select(&files, &["web".parse().unwrap()]).is_ok());
+    assert!(model.select_for_stop(&files, &[]).is_ok());
+}
+
 #[test]
 fn a_secret_of_an_included_file_keeps_the_value_of_its_own_environment() {
     let files = Memory::fixture("include");
@@ -247,6 +262,15 @@ fn a_long_chain_of_extends_is_refused() {
     let text = format!("services:\n{text} s1000: {{image: x}}\n");
     let errors = errors_of(&Memory::of(&[("compose.yaml", &text)])).to_string();
     assert!(errors.contains("more than 200 services extend each other in one chain"), "{errors}");
+}
+
+#[test]
+fn ranges_of_ports_that_multiply_are_refused() {
+    let ports: Vec<String> = (1..=100).map(|last| format!("  - 127.0.0.{last}:1-60000:1-60000\n")).collect();
+    let ports = ports.concat();
+    let files = Memory::of(&[("compose.yaml", &format!("services:\n a:\n  image: x\n  ports:\n{ports}"))]);
+    let errors = errors_of(&files).to_string();
+    assert!(errors.contains("compose.yaml:8:5: services.a.ports: the project has more than 200000 ports"), "{errors}");
 }
 
 #[test]

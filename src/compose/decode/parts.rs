@@ -145,7 +145,7 @@ fn update_config(reader: Reader<'_>) -> UpdateConfig {
 
 fn resource(reader: Reader<'_>) -> Resource {
     Resource {
-        cpus: reader.cpus("cpus"),
+        cpus: reader.cpu_limit("cpus"),
         memory: reader.bytes("memory"),
         pids: reader.integer("pids").unwrap_or_default(),
         devices: reader.each("devices", device_request),
@@ -181,8 +181,5 @@ pub(super) fn device_request(reader: Reader<'_>) -> DeviceRequest {
 }
 
 pub(super) fn provider(reader: Reader<'_>) -> Provider {
-    let options = reader.with("options", |options| {
-        options.map.iter().map(|entry| (entry.key.clone(), options.strings(&entry.key))).collect()
-    });
-    Provider { kind: reader.string("type"), options: options.unwrap_or_default() }
+    Provider { kind: reader.string("type"), options: reader.options("options") }
 }

@@ -11,6 +11,7 @@ use super::super::project::NullableMap;
 use super::super::shell;
 use super::super::value::{ByteSize, Cpus, Duration, FileMode, parse_bool, scalar_text};
 use super::super::yaml::{Entry, Kind, Map, Node};
+use super::go::{Integer, UNSIGNED_OVERFLOW, go_map_text, go_text, truncated};
 
 /// A mapping, its path, and where its errors go.
 #[derive(Clone, Copy)]
@@ -65,7 +66,7 @@ impl<'a> Reader<'a> {
 
     /// The values of a mapping of mappings; a null one reads as `None`.
     ///
-    /// Compose moves `x-…` keys under one key of its own, where no name is expected: they are nothing that there is.
+    /// Inside a service, Compose moves `x-…` keys under one key of its own: they are nothing that there is.
     pub(super) fn each_named<T>(
         &self,
         key: &str,
@@ -75,7 +76,10 @@ impl<'a> Reader<'a> {
         self.with(key, |reader| {
             for Entry { key, value, .. } in reader.map {
                 let path = reader.path.key(key);
+                let kept = reader.keeps_extensions() || !key.starts_with("x-");
                 let read = match &value.kind {
+                    // Under that one key, an extension has none of the keys that are known.
+                    _ if !kept => Some(read(Reader { map: &Map::new(), path: &path, errors: reader.errors })),
                     Kind::Map(map) => Some(read(Reader { map, path: &path, errors: reader.errors })),
                     Kind::Null => None,
                     _ => {
@@ -83,7 +87,7 @@ impl<'a> Reader<'a> {
                         None
                     }
                 };
-                let name = if reader.keeps_extensions() { key } else { within_extensions(key) };
+                let name = if kept { key } else { EXTENSIONS };
                 values.insert(name.to_owned(), read);
             }
         });
@@ -92,7 +96,8 @@ impl<'a> Reader<'a> {
 
     /// Whether the keys of this mapping are names even when they start with `x-`.
     fn keeps_extensions(&self) -> bool {
-        self.path.to_string().ends_with(".depends_on")
+        let path = self.path.to_string();
+        !path.contains('.') || path.ends_with(".depends_on")
     }
 
     /// The items of a list.
@@ -112,9 +117,13 @@ impl<'a> Reader<'a> {
         self.get(key).and_then(|node| self.text(key, node)).unwrap_or_default()
     }
 
-    /// A text, or an integer as one; Compose takes no other number here.
+    /// A text, or an integer of 64 bits as one; Compose takes no other number here.
     fn text(&self, key: &str, node: &Node) -> Option<String> {
-        let text = if matches!(node.kind, Kind::Str(_) | Kind::Int(_)) { scalar_text(&node.kind) } else { None };
+        let text = match &node.kind {
+            Kind::Str(text) => Some(text.clone()),
+            Kind::Int(value) => i64::try_from(*value).ok().map(|value| value.to_string()),
+            _ => None,
+        };
         if text.is_none() {
             self.wrong(key, node, "a string");
         }
@@ -144,37 +153,43 @@ impl<'a> Reader<'a> {
         value
     }
 
-    /// An integer that fits.
-    pub(super) fn integer<T: TryFrom<i128>>(&self, key: &str) -> Option<T> {
+    /// An integer, of which Go keeps the low bits where it does not fit; only a negative one is refused where none may be.
+    pub(super) fn integer<T: Integer>(&self, key: &str) -> Option<T> {
         let node = self.get(key)?;
         let value = match &node.kind {
             Kind::Int(value) => Some(*value),
             // Compose turns text into signed numbers only.
-            Kind::Str(text) if T::try_from(-1).is_ok() => text.parse().ok(),
-            Kind::Float(value) => whole(*value),
+            Kind::Str(text) if T::SIGNED => text.parse().ok(),
+            Kind::Float(value) if T::SIGNED => Some(truncated::<i64>(*value).unwrap_or(i64::MIN.into())),
+            // What is above -1 would be cut to 0, Go looks at its sign before.
+            Kind::Float(value) if *value < 0.0 => Some(-1),
+            Kind::Float(value) => Some(truncated::<u64>(*value).unwrap_or(UNSIGNED_OVERFLOW)),
             _ => None,
         };
-        match value.map(T::try_from) {
-            Some(Ok(value)) => Some(value),
-            Some(Err(_)) => {
-                self.report(key, node, "is out of range");
-                None
-            }
-            None => {
-                self.wrong(key, node, "an integer");
-                None
-            }
+        let Some(value) = value else {
+            self.wrong(key, node, "an integer");
+            return None;
+        };
+        if value < 0 && !T::SIGNED {
+            self.wrong(key, node, "a positive integer, or 0");
+            return None;
         }
+        Some(T::low_bits(value))
     }
 
-    /// An integer that is written as one.
-    pub(super) fn whole<T: TryFrom<i128>>(&self, key: &str) -> Option<T> {
-        match self.get(key) {
-            Some(node @ Node { kind: Kind::Float(_), .. }) => {
+    /// An integer of 64 bits that is written as one.
+    pub(super) fn whole(&self, key: &str) -> Option<i64> {
+        let node = self.get(key)?;
+        match &node.kind {
+            Kind::Int(value) => i64::try_from(*value).map_err(|_| self.report(key, node, "is out of range")).ok(),
+            Kind::Str(_) => {
+                self.wrong(key, node, "an integer, not a text");
+                None
+            }
+            _ => {
                 self.wrong(key, node, "an integer");
                 None
             }
-            _ => self.integer(key),
         }
     }
 
@@ -189,17 +204,17 @@ impl<'a> Reader<'a> {
         self.parsed(key, node, &text)
     }
 
-    /// A number of bytes. Compose reads one with a fraction as 0.
+    /// A number of bytes. Compose reads one with a fraction as 0, and one that does not fit.
     pub(super) fn bytes(&self, key: &str) -> ByteSize {
         let Some(node) = self.get(key) else { return ByteSize::default() };
         match &node.kind {
-            Kind::Int(_) => ByteSize(self.integer(key).unwrap_or_default()),
+            Kind::Int(value) => ByteSize((*value).try_into().unwrap_or_default()),
             Kind::Str(text) => self.parsed(key, node, text).unwrap_or_default(),
             _ => ByteSize::default(),
         }
     }
 
-    /// A number of 32 bits with a fraction.
+    /// A number of 32 bits with a fraction. One that is not finite has no JSON, and so Compose can do nothing with it.
     pub(super) fn cpus(&self, key: &str) -> Cpus {
         let Some(node) = self.get(key) else { return Cpus::default() };
         let text = match &node.kind {
@@ -210,7 +225,23 @@ impl<'a> Reader<'a> {
             self.wrong(key, node, "a number");
             return Cpus::default();
         };
-        self.parsed(key, node, &text).unwrap_or_default()
+        let cpus: Cpus = self.parsed(key, node, &text).unwrap_or_default();
+        if cpus.0.is_finite() {
+            return cpus;
+        }
+        self.wrong(key, node, "a finite number");
+        Cpus::default()
+    }
+
+    /// As [`Self::cpus`], where an integer must fit into 64 bits.
+    pub(super) fn cpu_limit(&self, key: &str) -> Cpus {
+        match self.get(key) {
+            Some(node @ Node { kind: Kind::Int(value), .. }) if i64::try_from(*value).is_err() => {
+                self.report(key, node, "is out of range");
+                Cpus::default()
+            }
+            _ => self.cpus(key),
+        }
     }
 
     /// Permission bits.
@@ -274,6 +305,25 @@ impl<'a> Reader<'a> {
         values
     }
 
+    /// A mapping of one text or several, for which numbers and booleans may stand.
+    pub(super) fn options(&self, key: &str) -> BTreeMap<String, Vec<String>> {
+        let read = |reader: Reader<'_>| {
+            let (extensions, own): (Vec<_>, Vec<_>) = reader.map.iter().partition(|entry| entry.key.starts_with("x-"));
+            let mut options: BTreeMap<_, _> = own
+                .into_iter()
+                .map(|Entry { key, value, .. }| match &value.kind {
+                    Kind::Seq(items) => (key.clone(), items.iter().map(go_text).collect()),
+                    _ => (key.clone(), vec![go_text(value)]),
+                })
+                .collect();
+            if !extensions.is_empty() {
+                options.insert(EXTENSIONS.to_owned(), vec![go_map_text(extensions)]);
+            }
+            options
+        };
+        self.with(key, read).unwrap_or_default()
+    }
+
     /// A mapping of texts and nothing else.
     pub(super) fn text_map(&self, key: &str) -> BTreeMap<String, String> {
         let mut values = BTreeMap::new();
@@ -304,25 +354,11 @@ impl<'a> Reader<'a> {
 }
 
 /// The key under which Compose gathers the `x-…` keys of a mapping, also of one whose keys are data.
-pub(super) const EXTENSIONS: &str = "#extensions";
+pub(in super::super) const EXTENSIONS: &str = "#extensions";
 
 /// The key that Compose reads a key of data as.
 pub(super) fn within_extensions(key: &str) -> &str {
     if key.starts_with("x-") { EXTENSIONS } else { key }
-}
-
-/// The text that Go has for a map, which is what Compose makes of the extensions of a mapping of texts.
-fn go_map_text(mut entries: Vec<&Entry>) -> String {
-    entries.sort_by(|a, b| a.key.cmp(&b.key));
-    let text = |entry: &&Entry| {
-        format!("{}:{}", entry.key, scalar_text(&entry.value.kind).unwrap_or_else(|| "<nil>".to_owned()))
-    };
-    format!("map[{}]", entries.iter().map(text).collect::<Vec<_>>().join(" "))
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "Go truncates as well, and `as` saturates")]
-fn whole(value: f64) -> Option<i128> {
-    value.is_finite().then_some(value as i128)
 }
 
 /// A node as JSON.

@@ -182,8 +182,14 @@ fn environment(reader: &Reader<'_>) -> BTreeMap<String, Option<String>> {
     if let Some(Node { kind: Kind::Seq(items), .. }) = reader.get("environment") {
         for item in items {
             let name = item.as_str().and_then(|line| line.split('=').next()).unwrap_or_default();
-            if name.ends_with(char::is_whitespace) {
-                reader.report("environment", item, format_args!("variable {name} is declared with a trailing space"));
+            let message = format_args!("variable {name} is declared with a trailing space");
+            match name.as_bytes().last() {
+                Some(9..=13 | 32) => reader.report("environment", item, message),
+                // The last bytes of some letters, such as `à`, are spaces in Latin-1, and so to Compose.
+                Some(0x85 | 0xA0) => {
+                    reader.report("environment", item, format_args!("{message}, or what Compose takes for one"));
+                }
+                _ => {}
             }
         }
     }

@@ -94,9 +94,10 @@ fn key(identity: Identity, item: &Node, path: &KeyPath<'_>) -> Result<String, St
     let unexpected = || format!("{path}: unexpected type, must be a string");
     match (identity, &item.kind) {
         (Identity::Key, Kind::Str(text)) => Ok(text.split_once('=').map_or(text.as_str(), |(key, _)| key).to_owned()),
-        (Identity::VolumeTarget, Kind::Str(text)) => short::volume(text, &item.place).map(|mount| {
-            mount.as_map().and_then(|map| map.get("target")).and_then(Node::as_str).unwrap_or_default().to_owned()
-        }),
+        (Identity::VolumeTarget, Kind::Str(text)) => {
+            let mount = short::volume(text, &item.place).map_err(|message| format!("{path}: {message}"))?;
+            Ok(mount.as_map().and_then(|map| map.get("target")).and_then(Node::as_str).unwrap_or_default().to_owned())
+        }
         (Identity::VolumeTarget, Kind::Map(_)) => {
             text_of("target").ok_or_else(|| format!("service volume {path} is missing a mount target"))
         }

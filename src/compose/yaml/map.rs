@@ -1,5 +1,8 @@
 //! A mapping that keeps the order of its file and finds keys fast.
 
+use std::collections::{HashMap, hash_map};
+use std::hash::{BuildHasher, RandomState};
+
 use super::{Node, Place};
 
 /// One key of a mapping, with its value.
@@ -17,8 +20,32 @@ pub struct Entry {
 #[derive(Debug, Clone, Default)]
 pub struct Map {
     entries: Vec<Entry>,
-    /// Positions in `entries`, sorted by key.
-    sorted: Vec<u32>,
+    /// Only of a mapping with more than [`SEARCHED`] keys.
+    index: Option<Box<Index>>,
+}
+
+/// Keys that are found by looking at each.
+const SEARCHED: usize = 16;
+
+/// Positions by the hash of their key.
+#[derive(Debug, Clone, Default)]
+struct Index {
+    state: RandomState,
+    positions: HashMap<u64, usize>,
+    /// Those whose hash another key has already.
+    colliding: Vec<usize>,
+}
+
+impl Index {
+    fn add(&mut self, key: &str, at: usize) {
+        let hash = self.state.hash_one(key);
+        match self.positions.entry(hash) {
+            hash_map::Entry::Vacant(free) => {
+                free.insert(at);
+            }
+            hash_map::Entry::Occupied(_) => self.colliding.push(at),
+        }
+    }
 }
 
 /// Mappings are equal when they hold the same values under the same keys, in any order.
@@ -44,12 +71,11 @@ impl Map {
         self.entries.is_empty()
     }
 
-    fn find(&self, key: &str) -> Result<usize, usize> {
-        self.sorted.binary_search_by(|&at| self.entries.get(at as usize).map_or("", |entry| &entry.key).cmp(key))
-    }
-
     fn position(&self, key: &str) -> Option<usize> {
-        self.find(key).ok().and_then(|slot| self.sorted.get(slot)).map(|&at| at as usize)
+        let Some(index) = &self.index else { return self.entries.iter().position(|entry| entry.key == key) };
+        let is_it = |at: &usize| self.entries.get(*at).is_some_and(|entry| entry.key == key);
+        let likely = index.positions.get(&index.state.hash_one(key)).copied().filter(is_it);
+        likely.or_else(|| index.colliding.iter().copied().find(is_it))
     }
 
     /// The value of a key.
@@ -69,31 +95,30 @@ impl Map {
 
     /// Whether the key is there.
     pub fn contains_key(&self, key: &str) -> bool {
-        self.find(key).is_ok()
+        self.position(key).is_some()
     }
 
     /// Sets a key: an existing one keeps its position, a new one comes last. Returns the value that was there.
     pub fn insert(&mut self, key: String, place: Place, value: Node) -> Option<Node> {
-        match self.find(&key) {
-            Ok(_) => {
-                let at = self.position(&key)?;
-                let entry = self.entries.get_mut(at)?;
-                entry.place = place;
-                Some(std::mem::replace(&mut entry.value, value))
-            }
-            Err(slot) => {
-                self.sorted.insert(slot, u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
-                self.entries.push(Entry { key, place, value });
-                None
-            }
+        if let Some(entry) = self.position(&key).and_then(|at| self.entries.get_mut(at)) {
+            entry.place = place;
+            return Some(std::mem::replace(&mut entry.value, value));
         }
+        if let Some(index) = &mut self.index {
+            index.add(&key, self.entries.len());
+        }
+        self.entries.push(Entry { key, place, value });
+        if self.index.is_none() && self.entries.len() > SEARCHED {
+            self.reindex();
+        }
+        None
     }
 
     /// Takes a key out.
     pub fn remove(&mut self, key: &str) -> Option<Node> {
         let at = self.position(key)?;
         let entry = self.entries.remove(at);
-        self.index();
+        self.reindex();
         Some(entry.value)
     }
 
@@ -102,16 +127,17 @@ impl Map {
         let before = self.entries.len();
         self.entries.retain_mut(keep);
         if self.entries.len() != before {
-            self.index();
+            self.reindex();
         }
     }
 
-    fn index(&mut self) {
-        self.sorted = (0..u32::try_from(self.entries.len()).unwrap_or(u32::MAX)).collect();
-        let entries = &self.entries;
-        self.sorted.sort_by(|&a, &b| {
-            let key = |at: u32| entries.get(at as usize).map(|entry| entry.key.as_str());
-            key(a).cmp(&key(b))
+    fn reindex(&mut self) {
+        self.index = (self.entries.len() > SEARCHED).then(|| {
+            let mut index = Index::default();
+            for (at, entry) in self.entries.iter().enumerate() {
+                index.add(&entry.key, at);
+            }
+            Box::new(index)
         });
     }
 
@@ -161,5 +187,42 @@ impl FromIterator<Entry> for Map {
             map.insert(key, place, value);
         }
         map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kind;
+    use super::*;
+
+    fn place() -> Place {
+        Place { file: "f".into(), line: 1, column: 1 }
+    }
+
+    fn numbered(count: usize) -> Map {
+        let entry = |number: usize| Entry {
+            key: format!("k{number}"),
+            place: place(),
+            value: Node::new(place(), Kind::Str(number.to_string())),
+        };
+        (0..count).map(entry).collect()
+    }
+
+    #[test]
+    fn keys_are_found_in_small_and_large_mappings() {
+        for count in [0, 1, SEARCHED, SEARCHED + 1, 1000] {
+            let mut map = numbered(count);
+            for number in 0..count {
+                let found = map.get(&format!("k{number}")).and_then(Node::as_str);
+                assert_eq!(found, Some(number.to_string().as_str()), "{number} of {count}");
+            }
+            assert!(map.get("k").is_none());
+            let old = map.insert("k0".to_owned(), place(), Node::new(place(), Kind::Null));
+            assert_eq!((old.is_some(), map.len()), (count > 0, count.max(1)));
+            map.retain_mut(|entry| entry.key != "k5");
+            assert!(map.remove("k0").is_some());
+            assert!(map.iter().all(|entry| map.get(&entry.key) == Some(&entry.value)), "{count}");
+            assert!(!map.contains_key("k0") && !map.contains_key("k5"));
+        }
     }
 }

@@ -5,13 +5,15 @@ use base64::alphabet;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use granit_parser::Tag;
 
-use super::{Kind, YamlErrorKind};
+use super::{Kind, YamlErrorKind, dialect};
 
 const NAMESPACE: &str = "tag:yaml.org,2002:";
 
 /// Reads a scalar: by its tag, else as text when quoted, else by what it looks like.
 pub(super) fn read(text: &str, plain: bool, tag: Option<&Tag>) -> Result<Kind, YamlErrorKind> {
-    let Some(tag) = tag else {
+    let text = if plain { dialect::trimmed(text) } else { text };
+    // The tag `!` says nothing.
+    let Some(tag) = tag.filter(|tag| tag.parts() != ("", "!")) else {
         return Ok(if plain { resolve(text, true) } else { Kind::Str(text.to_owned()) });
     };
     let suffix = tag.suffix_in_namespace(NAMESPACE);
