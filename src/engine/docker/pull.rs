@@ -6,7 +6,7 @@ use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
 use bollard::query_parameters::CreateImageOptions;
 use futures::TryStreamExt;
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, timeout};
 use tracing::info;
 
 use super::ClientConfig;
@@ -14,6 +14,9 @@ use crate::engine::PullImage;
 
 /// Time between two progress lines.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// Longest silence of a pull. The Engine tells of every step, down to the parts of a layer that is unpacked.
+const SILENCE_LIMIT: Duration = Duration::from_mins(5);
 
 /// The registry of references without one, as `config.json` names it.
 const DEFAULT_REGISTRY: &str = "https://index.docker.io/v1/";
@@ -59,7 +62,12 @@ pub(super) async fn pull(
     info!(image = image.reference, "pulling image");
     let mut progress = Box::pin(engine.create_image(Some(options), None, credentials));
     let mut told = Instant::now();
-    while let Some(step) = progress.try_next().await? {
+    loop {
+        let Ok(step) = timeout(SILENCE_LIMIT, progress.try_next()).await else {
+            let error = format!("no progress for {}", humantime::format_duration(SILENCE_LIMIT));
+            return Err(Error::DockerStreamError { error });
+        };
+        let Some(step) = step? else { break };
         if told.elapsed() >= PROGRESS_EVERY {
             told = Instant::now();
             let (current, total) = step.progress_detail.map_or((None, None), |detail| (detail.current, detail.total));
