@@ -22,8 +22,11 @@ use crate::report::Chain;
 use crate::runner::Runner;
 use crate::settings::Settings;
 
-/// How long an answer may take: less than Docker's own limit for a health check, 30 s.
-const LIMIT: Duration = Duration::from_secs(10);
+/// How long an answer may take: less than the 5 s of the image's health check, so that Docker keeps what is said.
+const LIMIT: Duration = Duration::from_secs(4);
+
+/// How long the Engine may take to answer: less than that, so that it is named.
+const ENGINE_LIMIT: Duration = Duration::from_secs(3);
 
 /// What the daemon says of itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,7 +83,7 @@ pub(super) async fn answer<E: Engine, B: Bus>(
 }
 
 async fn look<E: Engine, B: Bus>(runner: &Runner<E, B>, bus: &B) -> Answer {
-    let engine = match timeout(LIMIT / 2, runner.ping()).await {
+    let engine = match timeout(ENGINE_LIMIT, runner.ping()).await {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(Chain(&failure).to_string()),
         Err(_) => Some("no answer in time".to_owned()),
