@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::time::sleep;
+use tokio::sync::MutexGuard;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use super::{Failure, Runner};
@@ -53,13 +54,18 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         Ok(Stack::of(&listed))
     }
 
-    /// Pulls the images that are to be pulled, and returns the local ones.
-    pub(super) async fn ensure_images(&self, project: &Project) -> Result<Images, Failure> {
+    /// The local images that the project's services name.
+    pub(super) async fn look_at_images(&self, project: &Project) -> Result<Images, Failure> {
         let mut images = Images::new();
         for (name, service) in &project.services {
             let reference = spec::image_name(project, name, service);
             self.look_at_image(reference, &mut images).await?;
         }
+        Ok(images)
+    }
+
+    /// Pulls the images that are to be pulled, given the local ones, and returns those that are local then.
+    pub(super) async fn pull_images(&self, project: &Project, mut images: Images) -> Result<Images, Failure> {
         let plan = plan::ensure_images(project, &images, Timestamp::now()).map_err(Failure::Plan)?;
         if plan.is_empty() {
             return Ok(images);
@@ -83,17 +89,20 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         Ok(())
     }
 
-    /// Makes sure of networks, volumes and the containers in scope, and starts the dependencies of a run.
-    ///
-    /// One at a time for the whole project: two runs must not make the same network.
+    /// Waits for a turn to make what the project's services share: two runs must not make the same network.
+    pub(super) async fn preparation(&self) -> MutexGuard<'_, ()> {
+        self.inner.preparation.lock().await
+    }
+
+    /// Makes sure of networks, volumes and the containers in scope.
     pub(super) async fn ensure_surroundings(
         &self,
         project: &Project,
         images: &Images,
         scope: &Scope,
         how: &Convergence,
+        _turn: MutexGuard<'_, ()>,
     ) -> Result<(), Failure> {
-        let _one_at_a_time = self.inner.preparation.lock().await;
         let options = self.options(project).await?;
         let mut stack = self.observe(&project.name).await?;
         for key in project.networks.keys() {
@@ -176,16 +185,21 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         project: &Project,
         name: &ServiceName,
         images: &Images,
+        _turn: MutexGuard<'_, ()>,
     ) -> Result<(), Failure> {
-        let _one_at_a_time = self.inner.preparation.lock().await;
         let stack = self.observe(&project.name).await?;
         let options = self.options_for(project, name, images, &stack, self.options(project).await?)?;
         let plan = plan::start(project, name, &stack, &options).map_err(Failure::Plan)?;
         self.execute(&plan).await
     }
 
-    /// Waits until the service's dependencies are as it asks.
-    pub(super) async fn await_dependencies(&self, project: &Project, name: &ServiceName) -> Result<(), Failure> {
+    /// Waits until the service's dependencies are as it asks, at most until a deadline, which was so long after its begin.
+    pub(super) async fn await_dependencies(
+        &self,
+        project: &Project,
+        name: &ServiceName,
+        (deadline, limit): (Instant, Duration),
+    ) -> Result<(), Failure> {
         let awaited = plan::awaited(project, name);
         if awaited.is_empty() {
             return Ok(());
@@ -203,18 +217,20 @@ impl<E: Engine, B: Bus> Runner<E, B> {
                 }
                 inspected.insert(dependency.name.clone(), containers);
             }
-            match plan::readiness(name, &awaited, &inspected).map_err(Failure::Plan)? {
+            let dependency = match plan::readiness(name, &awaited, &inspected).map_err(Failure::Plan)? {
                 Readiness::Ready { warnings } => {
                     for warning in warnings {
                         warn!(warning, "dependency not as wanted");
                     }
                     return Ok(());
                 }
-                Readiness::NotYet { dependency } => debug!(service = %name, %dependency, "waiting for a dependency"),
-            }
+                Readiness::NotYet { dependency } => dependency,
+            };
+            debug!(service = %name, %dependency, "waiting for a dependency");
             tokio::select! {
                 Some(_) = events.next() => {}
                 () = sleep(LOOK_AGAIN) => {}
+                () = sleep_until(deadline) => return Err(Failure::NotReady { dependency, limit }),
             }
         }
     }

@@ -18,6 +18,7 @@ mod contract;
 mod daemon;
 mod documented_keys;
 mod engine;
+mod engine_faults;
 mod golden;
 mod health;
 mod interop;

@@ -161,6 +161,7 @@ async fn a_dependency_that_never_becomes_healthy_ends_with_the_limit() {
     stack.engine.script("db", Script { health: Some((9999 * SECOND, HealthStatusEnum::HEALTHY)), ..Script::stays() });
     let report = stack.run("weather").await.unwrap();
     assert_eq!((report.outcome, report.duration.as_secs()), (Outcome::TimedOut, 60));
+    assert_eq!(report.error.as_deref(), Some("dependency db not ready within 1m"));
     stack.engine.script("db", Script::default());
 }
 
