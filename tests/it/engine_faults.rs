@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use sense_orchestrator::report::Outcome;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::TaskTracker;
 
 use crate::support::engine::{Fault, Script};
-use crate::support::stack::{PLAIN, Stack};
+use crate::support::stack::{PLAIN, Stack, name};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -82,4 +83,24 @@ async fn an_engine_that_refuses_to_tell_of_a_container_for_a_while_does_not_end_
     }
     let report = stack.run("weather").await.unwrap();
     assert_eq!((report.outcome, report.duration.as_secs()), (Outcome::Succeeded, 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_of_an_earlier_life_that_does_not_go_away_does_not_hold_up_the_start() {
+    let stack = Stack::new(PLAIN);
+    stack.engine.script("weather", Script::exits(0, 40 * SECOND));
+    for _ in 0..20 {
+        stack.engine.fail("remove container", Fault::Refused);
+    }
+    assert!(timeout(45 * SECOND, stack.run("weather")).await.is_err());
+    let stack = stack.reborn();
+    let (work, begun) = (TaskTracker::new(), Instant::now());
+    stack.runner.recover(&work).await.unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 10);
+    assert_eq!(stack.engine.container_names().len(), 1);
+    assert!(stack.run("system").await.unwrap().outcome.is_success());
+    work.close();
+    work.wait().await;
+    assert_eq!(stack.engine.container_names(), [""; 0]);
+    assert!(!stack.runner.records().contains_key(&name("weather")));
 }
