@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use tokio::sync::MutexGuard;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use super::execute::step;
 use super::{Failure, Runner};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
@@ -15,6 +16,7 @@ use crate::compose::project::Project;
 use crate::engine::{Engine, EngineError};
 use crate::names::{ProjectName, ServiceName};
 use crate::plan::{self, Convergence, ImageSeen, NetworkSeen, Readiness, Stack, VolumeSeen, startup_order};
+use crate::report::Chain;
 use crate::spec::{self, SpecOptions, labels};
 
 /// Longest time between two looks at dependencies that are not ready: an event may be missed.
@@ -142,7 +144,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let Some(name) = project.networks.get(key).map(|network| network.name.as_str()) else { return Ok(()) };
         let mut retried = false;
         loop {
-            let seen = self.look_at_network(name).await?;
+            let seen = self.settle_network(project, key, name).await?;
             if let Some(id) = plan::network_id(project, key, &seen).map_err(Failure::Plan)? {
                 stack.networks.insert(key.to_owned(), id);
             }
@@ -156,7 +158,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
                 Err(Failure::Engine { source: EngineError::Conflict { .. }, .. }) if !retried => retried = true,
                 Err(failure) => return Err(failure),
                 Ok(()) => {
-                    let seen = self.look_at_network(name).await?;
+                    let seen = self.settle_network(project, key, name).await?;
                     if let Some(id) = plan::network_id(project, key, &seen).map_err(Failure::Plan)? {
                         stack.networks.insert(key.to_owned(), id);
                     }
@@ -169,11 +171,28 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         }
     }
 
+    /// Looks at a network, and removes those that were made beside it at the same time.
+    async fn settle_network(&self, project: &Project, key: &str, name: &str) -> Result<Vec<NetworkSeen>, Failure> {
+        let seen = self.look_at_network(name).await?;
+        let surplus = plan::surplus_networks(project, key, &seen);
+        for next in &surplus.steps {
+            // Where it is in use already, the next run tries again.
+            match step(self.inner.engine.as_ref(), next).await {
+                Ok(()) => info!(step = %next, "engine call"),
+                Err(failure) => warn!(error = %Chain(&failure), "network made twice"),
+            }
+        }
+        if surplus.is_empty() { Ok(seen) } else { self.look_at_network(name).await }
+    }
+
     /// The network of a name or id, else those whose names contain it.
     async fn look_at_network(&self, name: &str) -> Result<Vec<NetworkSeen>, Failure> {
         let engine = self.inner.engine.as_ref();
-        if let Some(found) = engine.network(name).await.map_err(doing(format!("inspect network {name}")))? {
-            return Ok(vec![NetworkSeen::from(&found)]);
+        match engine.network(name).await {
+            Ok(Some(found)) => return Ok(vec![NetworkSeen::from(&found)]),
+            // The name may be that of several networks.
+            Ok(None) | Err(EngineError::Call { .. }) => {}
+            Err(error) => return Err(doing(format!("inspect network {name}"))(error)),
         }
         let listed = engine.networks(name).await.map_err(doing(format!("look for network {name}")))?;
         Ok(listed.iter().map(NetworkSeen::from).collect())
