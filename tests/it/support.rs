@@ -3,6 +3,7 @@
 pub(crate) mod bus;
 pub(crate) mod docker;
 pub(crate) mod engine;
+pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod reference;
 pub(crate) mod stack;
