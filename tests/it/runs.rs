@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::HealthStatusEnum;
+use sense_orchestrator::compose::Options;
 use sense_orchestrator::report::Outcome;
-use sense_orchestrator::runner::{RunError, ServiceOptions};
+use sense_orchestrator::runner::{Projects, RunError, ServiceOptions};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::support::engine::{FakeEngine, Fault, Script};
-use crate::support::stack::{PLAIN, Stack, name};
+use crate::support::stack::{Folder, PLAIN, Stack, name};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -430,6 +431,15 @@ async fn a_run_is_recorded_in_redis() {
     let record: serde_json::Value = serde_json::from_str(&records[0]).unwrap();
     assert_eq!(record["run_id"], json!(report.run_id));
     assert_eq!(record["outcome"], "succeeded");
+}
+
+#[test]
+fn what_a_run_holds_does_not_grow_with_the_services_beside_it() {
+    let folder = Folder::new();
+    folder.write("compose.yaml", PLAIN);
+    let projects = Projects::open(Options { working_dir: folder.0.clone(), ..Options::default() }).unwrap();
+    let project = projects.select(&name("weather"), Some("poll")).unwrap();
+    assert_eq!((project.services.len(), project.disabled.len()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
