@@ -125,11 +125,17 @@ impl<E: Engine, B: Bus> Monitor<E, B> {
             tracing::debug!(error = %Chain(&error), "no heartbeat");
         }
         let answered = tokio::time::timeout(ENGINE_LIMIT, self.runner.ping()).await;
-        self.engine = match answered {
+        let engine = match answered {
             Ok(Ok(())) => None,
             Ok(Err(failure)) => Some(Chain(&failure).to_string()),
             Err(_) => Some("no answer in time".to_owned()),
         };
+        match (&self.engine, &engine) {
+            (None, Some(reason)) => tracing::warn!(reason, "engine unavailable"),
+            (Some(_), None) => tracing::info!("engine available"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.engine = engine;
         let now = Instant::now();
         match self.seen().await {
             Ok(seen) => {

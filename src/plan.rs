@@ -26,7 +26,7 @@ pub use images::{ImageSeen, ensure_images};
 pub use lifecycle::{DEFAULT_GRACE, grace, run_one_off, start, stop};
 pub use observe::{Container, NetworkSeen, Stack, State, VolumeSeen};
 pub use order::startup_order;
-pub use resources::{ensure_network, ensure_volume, network_id};
+pub use resources::{ensure_network, ensure_volume, network_id, surplus_networks};
 pub use wait::{Awaited, Readiness, awaited, readiness};
 
 /// One Engine call.
@@ -150,6 +150,9 @@ pub enum Cause {
         /// Its engine name.
         network: String,
     },
+    /// Two clients made the network at the same time. Until Engine 24 that gives two of the same name, of which no
+    /// container can start.
+    NetworkTwice,
     /// The volume is not there.
     NoVolume,
     /// The service has no container of that number.
@@ -210,6 +213,7 @@ impl fmt::Display for Cause {
             Self::ImageOld => f.write_str("image older than its pull policy allows"),
             Self::NoNetwork => f.write_str("no network"),
             Self::NetworkChanged { network } => write!(f, "configuration of network {network} changed"),
+            Self::NetworkTwice => f.write_str("made twice"),
             Self::NoVolume => f.write_str("no volume"),
             Self::NoContainer => f.write_str("no container"),
             Self::ConfigurationChanged => f.write_str("configuration changed"),

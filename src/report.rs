@@ -15,10 +15,16 @@ pub struct Chain<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
         let mut source = self.0.source();
         while let Some(error) = source {
-            write!(f, ": {error}")?;
+            // Some libraries say their source themselves.
+            let text = error.to_string();
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+                said = text;
+            }
             source = error.source();
         }
         Ok(())
@@ -124,9 +130,14 @@ mod tests {
     #[error("outer")]
     struct Outer(#[source] std::io::Error);
 
+    #[derive(Debug, thiserror::Error)]
+    #[error("talkative: {0}")]
+    struct Talkative(#[source] Outer);
+
     #[test]
     fn a_chain_names_every_source_once() {
         let error = Outer(std::io::Error::other("inner"));
         assert_eq!(Chain(&error).to_string(), "outer: inner");
+        assert_eq!(Chain(&Talkative(error)).to_string(), "talkative: outer: inner");
     }
 }

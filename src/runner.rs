@@ -181,6 +181,14 @@ pub enum Failure {
     /// The time limit was reached before the container was started.
     #[error("not started within {}", humantime::format_duration(*.0))]
     TooLate(Duration),
+    /// A dependency was not ready when the time limit was reached.
+    #[error("dependency {dependency} not ready within {}", humantime::format_duration(*.limit))]
+    NotReady {
+        /// Which.
+        dependency: ServiceName,
+        /// The time limit.
+        limit: Duration,
+    },
 }
 
 /// Tells the runner of the daemon's end.

@@ -113,7 +113,8 @@ impl<E: Engine, B: Bus> Launcher<E, B> {
                         environment: BTreeMap::new(),
                         results: Vec::new(),
                     };
-                    let ended = runner.run(request).await;
+                    // Apart, so that a slot that waits holds no room for a run.
+                    let ended = Box::pin(runner.run(request)).await;
                     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                     note(&service, ended.err(), &mut state);
                 }

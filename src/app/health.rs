@@ -22,8 +22,11 @@ use crate::report::Chain;
 use crate::runner::Runner;
 use crate::settings::Settings;
 
-/// How long an answer may take: less than the limit of the image's health check, 15 s.
+/// How long an answer may take: less than the limit of the image's health check, 15 s, so that Docker keeps what is said.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the Engine may take to answer: less than that, so that it is named.
+const ENGINE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the daemon says of itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,7 +86,7 @@ pub(super) async fn answer<E: Engine, B: Bus>(
 }
 
 async fn look<E: Engine, B: Bus>(runner: &Runner<E, B>, bus: &B) -> Answer {
-    let engine = match timeout(LIMIT / 2, runner.ping()).await {
+    let engine = match timeout(ENGINE_LIMIT, runner.ping()).await {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(Chain(&failure).to_string()),
         Err(_) => Some("no answer in time".to_owned()),

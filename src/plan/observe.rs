@@ -157,12 +157,15 @@ pub struct NetworkSeen {
     pub key: Option<String>,
     /// Value of the config hash label.
     pub config_hash: Option<String>,
+    /// When it was made, as the Engine writes it: RFC 3339 in UTC.
+    pub created: Option<String>,
 }
 
 impl NetworkSeen {
     fn new(
         id: Option<&String>,
         name: Option<&String>,
+        created: Option<&String>,
         labels: Option<&std::collections::HashMap<String, String>>,
     ) -> Self {
         let label = |key: &str| labels.and_then(|labels| labels.get(key)).cloned();
@@ -172,19 +175,20 @@ impl NetworkSeen {
             project: label(labels::PROJECT),
             key: label(labels::NETWORK),
             config_hash: label(labels::CONFIG_HASH).filter(|hash| !hash.is_empty()),
+            created: created.cloned(),
         }
     }
 }
 
 impl From<&NetworkInspect> for NetworkSeen {
     fn from(network: &NetworkInspect) -> Self {
-        Self::new(network.id.as_ref(), network.name.as_ref(), network.labels.as_ref())
+        Self::new(network.id.as_ref(), network.name.as_ref(), network.created.as_ref(), network.labels.as_ref())
     }
 }
 
 impl From<&Network> for NetworkSeen {
     fn from(network: &Network) -> Self {
-        Self::new(network.id.as_ref(), network.name.as_ref(), network.labels.as_ref())
+        Self::new(network.id.as_ref(), network.name.as_ref(), network.created.as_ref(), network.labels.as_ref())
     }
 }
 

@@ -80,6 +80,23 @@ pub fn ensure_network(
     Ok(plan)
 }
 
+/// Removes the project's networks of that key but the oldest: other clients keep the same one.
+pub fn surplus_networks(project: &Project, key: &str, seen: &[NetworkSeen]) -> Plan {
+    let mut plan = Plan::default();
+    let Some(wanted) = project.networks.get(key).filter(|wanted| !wanted.external) else { return plan };
+    let own = |network: &&NetworkSeen| {
+        network.name == wanted.name
+            && network.project.as_deref() == Some(project.name.as_str())
+            && network.key.as_deref() == Some(key)
+    };
+    let mut own: Vec<&NetworkSeen> = seen.iter().filter(own).collect();
+    own.sort_by_key(|network| (&network.created, &network.id));
+    for network in own.into_iter().skip(1) {
+        plan.push(Call::RemoveNetwork { network: network.id.clone() }, Cause::NetworkTwice);
+    }
+    plan
+}
+
 struct Found<'a> {
     network: &'a NetworkSeen,
     /// The only network of that name, so that its labels have to be right.
@@ -193,6 +210,7 @@ mod tests {
             project: Some("p".to_owned()),
             key: Some("default".to_owned()),
             config_hash: hash.map(str::to_owned),
+            created: None,
         }
     }
 
@@ -249,6 +267,21 @@ mod tests {
         connect container p-db-1 to network p_default (configuration of network p_default changed)
         connect container p-web-1 to network p_default (configuration of network p_default changed)
         ");
+    }
+
+    #[test]
+    fn of_networks_that_were_made_at_the_same_time_the_oldest_stays() {
+        let project = project([("web", busybox())]);
+        let made = |id: &str, created: &str| NetworkSeen {
+            id: id.to_owned(),
+            created: Some(created.to_owned()),
+            ..ours(None)
+        };
+        let (first, second) = (made("b", "2026-01-02T03:04:05.1Z"), made("a", "2026-01-02T03:04:05.2Z"));
+        let foreign = NetworkSeen { project: None, ..made("c", "2026-01-02T03:04:05.3Z") };
+        let plan = |seen: &[NetworkSeen]| surplus_networks(&project, "default", seen).to_string();
+        assert_eq!(plan(&[second.clone(), foreign.clone(), first.clone()]), "remove network a (made twice)");
+        assert_eq!(plan(&[first, foreign]), "nothing to do");
     }
 
     #[test]

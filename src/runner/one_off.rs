@@ -15,6 +15,12 @@ use crate::report::Chain;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
+/// How long the Engine may still be at a create whose answer was lost. It carries the request out all the same.
+const LATE_CREATE: Duration = Duration::from_secs(10);
+
+/// Time between two looks for such a container.
+const LATE_LOOK: Duration = Duration::from_millis(250);
+
 /// Longest that a container may take to end at its stop signal while the daemon shuts down.
 const ABORT_GRACE: Duration = Duration::from_secs(10);
 
@@ -25,6 +31,8 @@ pub(super) enum End {
     Exited(i64),
     /// Past its limit.
     TimedOut,
+    /// Its limit was reached before it had started.
+    TooLate,
     /// By our shutdown.
     Cancelled,
     /// It could not be created, started or followed.
@@ -54,9 +62,15 @@ pub(super) struct Bounds {
     pub(super) abort: CancellationToken,
 }
 
+/// Why a container was not started.
+#[derive(Debug)]
+struct Unstarted {
+    end: End,
+    /// The Engine may still carry out what it was asked for last.
+    unanswered: bool,
+}
+
 /// Carries out the plan that creates and starts a container, waits for its end, and removes it.
-///
-/// No step but a hook is given up half-way: a request that was dropped may still be carried out.
 pub(super) async fn live<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) -> Remains {
     let created = plan.steps.iter().find_map(|step| match &step.call {
         Call::CreateContainer(container) => Some(container.name.as_str()),
@@ -64,12 +78,16 @@ pub(super) async fn live<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) ->
     });
     let name = created.unwrap_or_default();
     let end = match begin(engine, plan, bounds).await {
-        Ok(None) => {
+        Ok(()) => {
             debug!(container = name, "container started");
             follow(engine, name, bounds).await
         }
-        Ok(Some(end)) => end,
-        Err(failure) => End::Failed(failure),
+        Err(Unstarted { end, unanswered }) => {
+            if unanswered {
+                appear(engine, name).await;
+            }
+            end
+        }
     };
     bury(engine, name, end, bounds).await
 }
@@ -80,33 +98,47 @@ pub(super) async fn outlive<E: Engine>(engine: &E, name: &str, bounds: &Bounds) 
     bury(engine, name, end, bounds).await
 }
 
-/// Creates and starts the container; tells the end where there is no time left to start it.
-async fn begin<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) -> Result<Option<End>, Failure> {
+/// Creates and starts the container.
+async fn begin<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) -> Result<(), Unstarted> {
     for step in &plan.steps {
         if bounds.abort.is_cancelled() {
-            return Ok(Some(End::Cancelled));
+            return Err(Unstarted { end: End::Cancelled, unanswered: false });
         }
         if bounds.deadline <= Instant::now() {
-            return Ok(Some(End::TimedOut));
+            return Err(Unstarted { end: End::TooLate, unanswered: false });
         }
-        let done = execute::step(engine, step);
-        if !matches!(step.call, Call::Exec { .. }) {
-            done.await?;
-            continue;
-        }
-        // A hook takes what time it likes, and ends with its container.
-        tokio::select! {
-            done = done => done?,
-            () = bounds.abort.cancelled() => return Ok(Some(End::Cancelled)),
-            () = sleep_until(bounds.deadline) => return Ok(Some(End::TimedOut)),
-        }
+        let failure = tokio::select! {
+            biased;
+            done = execute::step(engine, step) => match done {
+                Ok(()) => continue,
+                Err(failure) => failure,
+            },
+            () = bounds.abort.cancelled() => return Err(Unstarted { end: End::Cancelled, unanswered: true }),
+            () = sleep_until(bounds.deadline) => return Err(Unstarted { end: End::TooLate, unanswered: true }),
+        };
+        let unanswered = matches!(failure, Failure::Engine { source: EngineError::Unavailable { .. }, .. });
+        return Err(Unstarted { end: End::Failed(failure), unanswered });
     }
-    Ok(None)
+    Ok(())
 }
 
-/// Waits for the end of a started container, over restarts of the Engine.
+/// Waits until a container is there whose create was not answered, or until it will not come any more.
+async fn appear<E: Engine>(engine: &E, name: &str) {
+    let mut absent_since = None;
+    loop {
+        match engine.container(name).await {
+            Ok(Some(_)) => return,
+            Ok(None) if absent_since.get_or_insert_with(Instant::now).elapsed() >= LATE_CREATE => return,
+            Ok(None) => {}
+            Err(error) => debug!(container = name, error = %Chain(&error), "not known whether it was created"),
+        }
+        sleep(LATE_LOOK).await;
+    }
+}
+
+/// Waits for the end of a started container, over restarts and faults of the Engine.
 async fn follow<E: Engine>(engine: &E, name: &str, bounds: &Bounds) -> End {
-    let mut pause = RETRY_FIRST;
+    let (mut pause, mut told) = (RETRY_FIRST, false);
     loop {
         let answer = tokio::select! {
             biased;
@@ -116,10 +148,17 @@ async fn follow<E: Engine>(engine: &E, name: &str, bounds: &Bounds) -> End {
         };
         match answer {
             Ok(code) => return End::Exited(code),
-            Err(error @ EngineError::Unavailable { .. }) => {
+            Err(source @ (EngineError::NotFound { .. } | EngineError::Conflict { .. })) => {
+                return End::Failed(Failure::Engine { step: format!("follow container {name}"), source });
+            }
+            // The container may be well: its limit ends the tries.
+            Err(error @ (EngineError::Unavailable { .. } | EngineError::Call { .. })) if told => {
+                debug!(container = name, error = %Chain(&error), "engine lost while a container runs");
+            }
+            Err(error @ (EngineError::Unavailable { .. } | EngineError::Call { .. })) => {
+                told = true;
                 warn!(container = name, error = %Chain(&error), "engine lost while a container runs");
             }
-            Err(source) => return End::Failed(Failure::Engine { step: format!("follow container {name}"), source }),
         }
         tokio::select! {
             () = bounds.abort.cancelled() => return End::Cancelled,

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::time::sleep;
-use tracing::{debug, warn};
+use tokio::sync::MutexGuard;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info, warn};
 
+use super::execute::step;
 use super::{Failure, Runner};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
@@ -14,6 +16,7 @@ use crate::compose::project::Project;
 use crate::engine::{Engine, EngineError};
 use crate::names::{ProjectName, ServiceName};
 use crate::plan::{self, Convergence, ImageSeen, NetworkSeen, Readiness, Stack, VolumeSeen, startup_order};
+use crate::report::Chain;
 use crate::spec::{self, SpecOptions, labels};
 
 /// Longest time between two looks at dependencies that are not ready: an event may be missed.
@@ -53,13 +56,18 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         Ok(Stack::of(&listed))
     }
 
-    /// Pulls the images that are to be pulled, and returns the local ones.
-    pub(super) async fn ensure_images(&self, project: &Project) -> Result<Images, Failure> {
+    /// The local images that the project's services name.
+    pub(super) async fn look_at_images(&self, project: &Project) -> Result<Images, Failure> {
         let mut images = Images::new();
         for (name, service) in &project.services {
             let reference = spec::image_name(project, name, service);
             self.look_at_image(reference, &mut images).await?;
         }
+        Ok(images)
+    }
+
+    /// Pulls the images that are to be pulled, given the local ones, and returns those that are local then.
+    pub(super) async fn pull_images(&self, project: &Project, mut images: Images) -> Result<Images, Failure> {
         let plan = plan::ensure_images(project, &images, Timestamp::now()).map_err(Failure::Plan)?;
         if plan.is_empty() {
             return Ok(images);
@@ -83,17 +91,20 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         Ok(())
     }
 
-    /// Makes sure of networks, volumes and the containers in scope, and starts the dependencies of a run.
-    ///
-    /// One at a time for the whole project: two runs must not make the same network.
+    /// Waits for a turn to make what the project's services share: two runs must not make the same network.
+    pub(super) async fn preparation(&self) -> MutexGuard<'_, ()> {
+        self.inner.preparation.lock().await
+    }
+
+    /// Makes sure of networks, volumes and the containers in scope.
     pub(super) async fn ensure_surroundings(
         &self,
         project: &Project,
         images: &Images,
         scope: &Scope,
         how: &Convergence,
+        _turn: MutexGuard<'_, ()>,
     ) -> Result<(), Failure> {
-        let _one_at_a_time = self.inner.preparation.lock().await;
         let options = self.options(project).await?;
         let mut stack = self.observe(&project.name).await?;
         for key in project.networks.keys() {
@@ -133,7 +144,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let Some(name) = project.networks.get(key).map(|network| network.name.as_str()) else { return Ok(()) };
         let mut retried = false;
         loop {
-            let seen = self.look_at_network(name).await?;
+            let seen = self.settle_network(project, key, name).await?;
             if let Some(id) = plan::network_id(project, key, &seen).map_err(Failure::Plan)? {
                 stack.networks.insert(key.to_owned(), id);
             }
@@ -147,7 +158,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
                 Err(Failure::Engine { source: EngineError::Conflict { .. }, .. }) if !retried => retried = true,
                 Err(failure) => return Err(failure),
                 Ok(()) => {
-                    let seen = self.look_at_network(name).await?;
+                    let seen = self.settle_network(project, key, name).await?;
                     if let Some(id) = plan::network_id(project, key, &seen).map_err(Failure::Plan)? {
                         stack.networks.insert(key.to_owned(), id);
                     }
@@ -160,11 +171,28 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         }
     }
 
+    /// Looks at a network, and removes those that were made beside it at the same time.
+    async fn settle_network(&self, project: &Project, key: &str, name: &str) -> Result<Vec<NetworkSeen>, Failure> {
+        let seen = self.look_at_network(name).await?;
+        let surplus = plan::surplus_networks(project, key, &seen);
+        for next in &surplus.steps {
+            // Where it is in use already, the next run tries again.
+            match step(self.inner.engine.as_ref(), next).await {
+                Ok(()) => info!(step = %next, "engine call"),
+                Err(failure) => warn!(error = %Chain(&failure), "network made twice"),
+            }
+        }
+        if surplus.is_empty() { Ok(seen) } else { self.look_at_network(name).await }
+    }
+
     /// The network of a name or id, else those whose names contain it.
     async fn look_at_network(&self, name: &str) -> Result<Vec<NetworkSeen>, Failure> {
         let engine = self.inner.engine.as_ref();
-        if let Some(found) = engine.network(name).await.map_err(doing(format!("inspect network {name}")))? {
-            return Ok(vec![NetworkSeen::from(&found)]);
+        match engine.network(name).await {
+            Ok(Some(found)) => return Ok(vec![NetworkSeen::from(&found)]),
+            // The name may be that of several networks.
+            Ok(None) | Err(EngineError::Call { .. }) => {}
+            Err(error) => return Err(doing(format!("inspect network {name}"))(error)),
         }
         let listed = engine.networks(name).await.map_err(doing(format!("look for network {name}")))?;
         Ok(listed.iter().map(NetworkSeen::from).collect())
@@ -176,16 +204,21 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         project: &Project,
         name: &ServiceName,
         images: &Images,
+        _turn: MutexGuard<'_, ()>,
     ) -> Result<(), Failure> {
-        let _one_at_a_time = self.inner.preparation.lock().await;
         let stack = self.observe(&project.name).await?;
         let options = self.options_for(project, name, images, &stack, self.options(project).await?)?;
         let plan = plan::start(project, name, &stack, &options).map_err(Failure::Plan)?;
         self.execute(&plan).await
     }
 
-    /// Waits until the service's dependencies are as it asks.
-    pub(super) async fn await_dependencies(&self, project: &Project, name: &ServiceName) -> Result<(), Failure> {
+    /// Waits until the service's dependencies are as it asks, at most until a deadline, which was so long after its begin.
+    pub(super) async fn await_dependencies(
+        &self,
+        project: &Project,
+        name: &ServiceName,
+        (deadline, limit): (Instant, Duration),
+    ) -> Result<(), Failure> {
         let awaited = plan::awaited(project, name);
         if awaited.is_empty() {
             return Ok(());
@@ -203,18 +236,20 @@ impl<E: Engine, B: Bus> Runner<E, B> {
                 }
                 inspected.insert(dependency.name.clone(), containers);
             }
-            match plan::readiness(name, &awaited, &inspected).map_err(Failure::Plan)? {
+            let dependency = match plan::readiness(name, &awaited, &inspected).map_err(Failure::Plan)? {
                 Readiness::Ready { warnings } => {
                     for warning in warnings {
                         warn!(warning, "dependency not as wanted");
                     }
                     return Ok(());
                 }
-                Readiness::NotYet { dependency } => debug!(service = %name, %dependency, "waiting for a dependency"),
-            }
+                Readiness::NotYet { dependency } => dependency,
+            };
+            debug!(service = %name, %dependency, "waiting for a dependency");
             tokio::select! {
                 Some(_) = events.next() => {}
                 () = sleep(LOOK_AGAIN) => {}
+                () = sleep_until(deadline) => return Err(Failure::NotReady { dependency, limit }),
             }
         }
     }

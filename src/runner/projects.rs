@@ -141,13 +141,18 @@ impl Projects {
     pub fn select(&self, service: &ServiceName, profile: Option<&str>) -> Result<Project, LoadErrors> {
         let model = self.current();
         let services = std::slice::from_ref(service);
-        match profile.filter(|profile| !model.profiles().iter().any(|active| active == profile || active == "*")) {
-            None => model.select(&Watched::default(), services),
+        let further =
+            profile.filter(|profile| !model.profiles().iter().any(|active| active == profile || active == "*"));
+        let mut project = match further {
+            None => model.select(&Watched::default(), services)?,
             Some(profile) => {
                 let profiles = model.profiles().iter().cloned().chain([profile.to_owned()]).collect();
-                Model::clone(&model).with_profiles(profiles).select(&Watched::default(), services)
+                Model::clone(&model).with_profiles(profiles).select(&Watched::default(), services)?
             }
-        }
+        };
+        // Each run would hold a copy of all services that it does not need.
+        project.disabled.clear();
+        Ok(project)
     }
 
     /// All enabled services, as `docker compose config` prints them.

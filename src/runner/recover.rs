@@ -1,7 +1,9 @@
 //! What an earlier life of the daemon left: containers that still run are adopted, others removed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -15,13 +17,12 @@ use crate::engine::Engine;
 use crate::plan::DEFAULT_GRACE;
 use crate::report::{Chain, Trigger};
 
-/// How long the start of the daemon waits for the removal of a dead container. Its service's next run waits until it is
-/// gone.
+/// How long the start waits for removals: one that cannot be done must not keep the other services from running.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 
 impl<E: Engine, B: Bus> Runner<E, B> {
-    /// Removes the dead containers of earlier runs, and adopts those that still run: each is a task on `work`, held to
-    /// what is left of its service's time limit.
+    /// Removes the dead containers of earlier runs, and adopts those that still run: each is a task on `work`, the adopted
+    /// ones held to what is left of their service's time limit. Returns without those that do not go away in good time.
     ///
     /// Call it before anything is started. Containers of other programs, `docker compose run` among them, are left alone.
     ///
@@ -29,17 +30,22 @@ impl<E: Engine, B: Bus> Runner<E, B> {
     ///
     /// When the Engine does not answer; what was begun goes on.
     pub async fn recover(&self, work: &TaskTracker) -> Result<(), Failure> {
+        let mut removals = Vec::new();
+        let remove = |name: String| {
+            let engine = Arc::clone(&self.inner.engine);
+            work.spawn(async move { one_off::remove(engine.as_ref(), &name).await })
+        };
         for container in self.one_offs(None).await? {
             let Some(run_id) = container.run_id else { continue };
             let (service, name) = (container.service, container.name);
             if !container.lives {
                 warn!(%service, %run_id, "removing the container of an earlier run");
-                self.try_to_remove(&name).await;
+                removals.push(remove(name));
                 continue;
             }
             let Ok(mut claim) = self.inner.claims.run(&service, &run_id) else {
                 warn!(%service, %run_id, "removing a second run of a service");
-                self.try_to_remove(&name).await;
+                removals.push(remove(name));
                 continue;
             };
             info!(%service, %run_id, "adopting a run that goes on");
@@ -52,13 +58,10 @@ impl<E: Engine, B: Bus> Runner<E, B> {
                 runner.close(&report).await;
             });
         }
-        Ok(())
-    }
-
-    async fn try_to_remove(&self, name: &str) {
-        if timeout(REMOVAL_LIMIT, one_off::remove(self.inner.engine.as_ref(), name)).await.is_err() {
-            warn!(container = name, "container not removed, left to the next run of its service");
+        if timeout(REMOVAL_LIMIT, join_all(removals)).await.is_err() {
+            warn!("containers of earlier runs do not go away, starting without them");
         }
+        Ok(())
     }
 
     async fn adopt(&self, name: &str, identity: Identity) -> crate::report::RunReport {

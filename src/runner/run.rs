@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
-use tokio::time::Instant;
+use futures::FutureExt;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::one_off::{self, Bounds, End, Remains};
@@ -35,7 +37,31 @@ pub(super) enum Unborn {
 
 impl From<Failure> for Unborn {
     fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
+        if matches!(failure, Failure::TooLate(_) | Failure::NotReady { .. }) {
+            Self::TimedOut(failure)
+        } else {
+            Self::Failed(failure)
+        }
+    }
+}
+
+/// The time that a run has to come to its start.
+#[derive(Debug)]
+struct Time<'a> {
+    deadline: Instant,
+    limit: Duration,
+    abort: &'a CancellationToken,
+}
+
+impl Time<'_> {
+    /// Gives work up at the deadline or at the shutdown. For work that may be left half-way: looks, and waits.
+    async fn bound<T, F: Into<Unborn>>(&self, work: impl Future<Output = Result<T, F>>) -> Result<T, Unborn> {
+        tokio::select! {
+            biased;
+            done = work => done.map_err(Into::into),
+            () = self.abort.cancelled() => Err(Unborn::Cancelled),
+            () = sleep_until(self.deadline) => Err(Unborn::TimedOut(Failure::TooLate(self.limit))),
+        }
     }
 }
 
@@ -128,35 +154,36 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let inner = &self.inner;
         let abort = &inner.stages.abort;
         let service = &request.service;
-        self.clear_the_way(service).await?;
+        let limit = options.limit;
+        let mut time = Time { deadline: Instant::now() + limit, limit, abort };
+        time.bound(self.clear_the_way(service)).await?;
         inner.bus.delete(&request.results).await.map_err(Failure::Results)?;
         let project = inner.projects.select(service, options.profile.as_deref()).map_err(Failure::Project)?;
+        let images = time.bound(self.look_at_images(&project)).await?;
+        // A pull takes what the line gives. Cut off at the limit it would begin anew each time, and never end.
+        let pulling = Instant::now();
         let images = tokio::select! {
             () = abort.cancelled() => return Err(Unborn::Cancelled),
-            images = self.ensure_images(&project) => images?,
+            images = self.pull_images(&project, images) => images?,
         };
-        let grace = plan::grace(project.services.get(service));
-        let deadline = Instant::now() + options.limit;
-        let bounds = Bounds { deadline, grace, tail: inner.options.tail, abort: abort.clone() };
+        time.deadline += pulling.elapsed();
         let how = Convergence::default();
-        self.ensure_surroundings(&project, &images, &Scope::AllBut(service.clone()), &how).await?;
+        let turn = time.bound(self.preparation().map(Ok::<_, Failure>)).await?;
+        self.ensure_surroundings(&project, &images, &Scope::AllBut(service.clone()), &how, turn).await?;
         for name in startup_order(&project).iter().flatten() {
-            tokio::select! {
-                () = abort.cancelled() => return Err(Unborn::Cancelled),
-                () = tokio::time::sleep_until(bounds.deadline) => {
-                    return Err(Unborn::TimedOut(Failure::TooLate(options.limit)));
-                }
-                ready = self.await_dependencies(&project, name) => ready?,
-            }
+            time.bound(self.await_dependencies(&project, name, (time.deadline, limit))).await?;
             if name != service {
-                self.start_containers(&project, name, &images).await?;
+                let turn = time.bound(self.preparation().map(Ok::<_, Failure>)).await?;
+                self.start_containers(&project, name, &images, turn).await?;
             }
         }
-        let spec_options = self.service_options(&project, service, &images).await?;
+        let spec_options = time.bound(self.service_options(&project, service, &images)).await?;
         let over = options.environment.iter().chain(&request.environment);
         let one_off =
             OneOff { slug, environment: over.map(|(key, value)| (key.clone(), Some(value.clone()))).collect() };
         let plan = plan::run_one_off(&project, service, &one_off, &spec_options).map_err(Failure::Plan)?;
+        let grace = plan::grace(project.services.get(service));
+        let bounds = Bounds { deadline: time.deadline, grace, tail: inner.options.tail, abort: abort.clone() };
         Ok(one_off::live(inner.engine.as_ref(), &plan, &bounds).await)
     }
 
@@ -255,6 +282,7 @@ impl Identity {
                 let limit = humantime::format_duration(limit);
                 (Outcome::TimedOut, None, Some(format!("still running after {limit}, stopped and removed")))
             }
+            End::TooLate => (Outcome::TimedOut, None, Some(Failure::TooLate(limit).to_string())),
             End::Cancelled => (Outcome::Cancelled, None, Some("stopped and removed at shutdown".into())),
             End::Failed(failure) => (Outcome::Failed, None, Some(Chain(&failure).to_string())),
         };

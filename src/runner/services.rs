@@ -122,18 +122,19 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let abort = &inner.stages.abort;
         let images: Images = tokio::select! {
             () = abort.cancelled() => return Err(OperateError::ShuttingDown),
-            images = self.ensure_images(&project) => images?,
+            images = async { self.pull_images(&project, self.look_at_images(&project).await?).await } => images?,
         };
         let how = Convergence { inherit: true, ..Convergence::default() };
         let deadline = Instant::now() + START_LIMIT;
-        self.ensure_surroundings(&project, &images, &Scope::All, &how).await?;
+        let turn = self.preparation().await;
+        self.ensure_surroundings(&project, &images, &Scope::All, &how, turn).await?;
         for name in startup_order(&project).iter().flatten() {
             tokio::select! {
                 () = abort.cancelled() => return Err(OperateError::ShuttingDown),
                 () = tokio::time::sleep_until(deadline) => return Err(Failure::TooLate(START_LIMIT).into()),
-                ready = self.await_dependencies(&project, name) => ready?,
+                ready = self.await_dependencies(&project, name, (deadline, START_LIMIT)) => ready?,
             }
-            self.start_containers(&project, name, &images).await?;
+            self.start_containers(&project, name, &images, self.preparation().await).await?;
         }
         Ok(())
     }

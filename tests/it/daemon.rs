@@ -19,21 +19,23 @@ use crate::support::redis::RedisServer;
 use crate::support::stack::Folder;
 
 /// Longest wait for a log line.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A project of its own on the real Engine, removed with all that it made.
-struct Site {
-    engine: Arc<Docker>,
+pub(crate) struct Site {
+    pub(crate) engine: Arc<Docker>,
     redis: RedisServer,
-    folder: Folder,
-    project: String,
+    pub(crate) folder: Folder,
+    pub(crate) project: String,
+    /// `DOCKER_HOST` of the daemon.
+    pub(crate) host: String,
     /// Variables of the daemon, over the usual ones.
     environment: Vec<(&'static str, String)>,
 }
 
 impl Site {
     /// None where there is no Engine or no Redis, and none is promised.
-    async fn new(services: &str, settings: &str) -> Option<Self> {
+    pub(crate) async fn new(services: &str, settings: &str) -> Option<Self> {
         Self::with_redis(RedisServer::start().await?, services, settings).await
     }
 
@@ -44,7 +46,7 @@ impl Site {
         let folder = Folder::new();
         folder.write("compose.yaml", &format!("name: {project}\nservices:\n{services}").replace("IMAGE", IMAGE));
         folder.write("settings.yaml", &format!("preset: none\nlog: {{level: debug}}\n{settings}"));
-        Some(Self { engine, redis, folder, project, environment: Vec::new() })
+        Some(Self { engine, redis, folder, project, host: docker::host(), environment: Vec::new() })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -54,7 +56,7 @@ impl Site {
             .args(arguments)
             .current_dir(&self.folder.0)
             .env_clear()
-            .env("DOCKER_HOST", docker::host())
+            .env("DOCKER_HOST", &self.host)
             .env("REDIS_URL", format!("redis+unix://{}", self.redis.socket().display()))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -64,7 +66,7 @@ impl Site {
         command
     }
 
-    fn start(&self) -> Daemon {
+    pub(crate) fn start(&self) -> Daemon {
         let mut child = self.command(&[]).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = mpsc::unbounded_channel();
@@ -82,7 +84,7 @@ impl Site {
     }
 
     /// The project's one-off containers with their states.
-    async fn one_offs(&self) -> HashMap<String, String> {
+    pub(crate) async fn one_offs(&self) -> HashMap<String, String> {
         let mut labels = self.label();
         labels.push("com.docker.compose.oneoff=True".into());
         let found = self.engine.containers(&labels).await.unwrap().into_iter();
@@ -115,7 +117,7 @@ impl Site {
         }
     }
 
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         for container in self.engine.containers(&self.label()).await.unwrap() {
             let options = RemoveContainer { force: true, volumes: true };
             self.engine.remove_container(&container.id.unwrap(), options).await.unwrap();
@@ -126,7 +128,7 @@ impl Site {
     }
 }
 
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     log: mpsc::UnboundedReceiver<Value>,
     seen: Vec<Value>,
@@ -134,7 +136,7 @@ struct Daemon {
 
 impl Daemon {
     /// Waits for a line with that message, of that service where one is named.
-    async fn says(&mut self, message: &str, service: Option<&str>) -> Value {
+    pub(crate) async fn says(&mut self, message: &str, service: Option<&str>) -> Value {
         let wanted =
             |line: &Value| line["message"] == message && service.is_none_or(|service| line["service"] == service);
         let found = timeout(PATIENCE, async {
@@ -152,13 +154,25 @@ impl Daemon {
         }
     }
 
-    fn signal(&self, signal: &str) {
+    /// Waits for lines with these messages, in any order.
+    pub(crate) async fn says_all(&mut self, messages: &[&str]) {
+        let mut wanted = messages.to_vec();
+        while !wanted.is_empty() {
+            let Ok(Some(line)) = timeout(PATIENCE, self.log.recv()).await else {
+                panic!("no {wanted:?} in {:#?}", self.seen)
+            };
+            wanted.retain(|message| line["message"] != *message);
+            self.seen.push(line);
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
         let id = self.child.id().expect("the daemon runs").to_string();
         let sent = std::process::Command::new("kill").args([signal, &id]).status().unwrap();
         assert!(sent.success());
     }
 
-    async fn ends(&mut self) -> ExitStatus {
+    pub(crate) async fn ends(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.child.wait()).await.expect("an end in time").unwrap()
     }
 }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::HealthStatusEnum;
+use sense_orchestrator::compose::Options;
 use sense_orchestrator::report::Outcome;
-use sense_orchestrator::runner::{RunError, ServiceOptions};
+use sense_orchestrator::runner::{Projects, RunError, ServiceOptions};
 use sense_orchestrator::spec::Dialect;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::support::engine::{FakeEngine, Fault, Script};
-use crate::support::stack::{PLAIN, Stack, name};
+use crate::support::stack::{Folder, PLAIN, Stack, name};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -162,6 +163,7 @@ async fn a_dependency_that_never_becomes_healthy_ends_with_the_limit() {
     stack.engine.script("db", Script { health: Some((9999 * SECOND, HealthStatusEnum::HEALTHY)), ..Script::stays() });
     let report = stack.run("weather").await.unwrap();
     assert_eq!((report.outcome, report.duration.as_secs()), (Outcome::TimedOut, 60));
+    assert_eq!(report.error.as_deref(), Some("dependency db not ready within 1m"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -469,6 +471,15 @@ async fn a_run_is_recorded_in_redis() {
     let record: serde_json::Value = serde_json::from_str(&records[0]).unwrap();
     assert_eq!(record["run_id"], json!(report.run_id));
     assert_eq!(record["outcome"], "succeeded");
+}
+
+#[test]
+fn what_a_run_holds_does_not_grow_with_the_services_beside_it() {
+    let folder = Folder::new();
+    folder.write("compose.yaml", PLAIN);
+    let projects = Projects::open(Options { working_dir: folder.0.clone(), ..Options::default() }).unwrap();
+    let project = projects.select(&name("weather"), Some("poll")).unwrap();
+    assert_eq!((project.services.len(), project.disabled.len()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ pub(crate) mod bus;
 pub(crate) mod docker;
 pub(crate) mod engine;
 pub(crate) mod log;
+pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod reference;
 pub(crate) mod stack;

@@ -15,9 +15,8 @@ use crate::engine::PullImage;
 /// Time between two progress lines.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// How long the Engine may tell nothing of a pull. A registry that went silent would otherwise keep the service busy for
-/// ever; unpacking a large layer on a slow card is told of as it goes on.
-const SILENCE_LIMIT: Duration = Duration::from_mins(10);
+/// Longest silence of a pull. The Engine tells of every step, down to the parts of a layer that is unpacked.
+const SILENCE_LIMIT: Duration = Duration::from_mins(5);
 
 /// The registry of references without one, as `config.json` names it.
 const DEFAULT_REGISTRY: &str = "https://index.docker.io/v1/";
@@ -64,9 +63,12 @@ pub(super) async fn pull(
     info!(image = image.reference, "pulling image");
     let mut progress = Box::pin(engine.create_image(Some(options), None, credentials));
     let mut told = Instant::now();
-    while let Some(step) =
-        timeout(SILENCE_LIMIT, progress.try_next()).await.map_err(|_| Error::RequestTimeoutError)??
-    {
+    loop {
+        let Ok(step) = timeout(SILENCE_LIMIT, progress.try_next()).await else {
+            let error = format!("no progress for {}", humantime::format_duration(SILENCE_LIMIT));
+            return Err(Error::DockerStreamError { error });
+        };
+        let Some(step) = step? else { break };
         if told.elapsed() >= PROGRESS_EVERY {
             told = Instant::now();
             let (current, total) = step.progress_detail.map_or((None, None), |detail| (detail.current, detail.total));
@@ -114,7 +116,7 @@ mod tests {
             () = silent => unreachable!("it is silent for ever"),
         };
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(pulled, Err(Error::RequestTimeoutError)), "{pulled:?}");
+        assert!(matches!(pulled, Err(Error::DockerStreamError { .. })), "{pulled:?}");
         assert!(begun.elapsed() >= SILENCE_LIMIT, "{:?}", begun.elapsed());
     }
 

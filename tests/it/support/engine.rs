@@ -72,6 +72,10 @@ pub(crate) enum Fault {
     Lost,
     /// The connection breaks after the call was carried out.
     LostAnswer,
+    /// The connection breaks, and the container that the call creates is there only after a while.
+    Late(Duration),
+    /// The call is carried out and never answered; for the calls that await [`FakeEngine::answer`].
+    Unanswered,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,11 +145,24 @@ struct State {
     networks: BTreeMap<String, NetworkInspect>,
     volumes: BTreeMap<String, Volume>,
     containers: BTreeMap<String, FakeContainer>,
+    /// Containers that are still being created, and until when.
+    late: Vec<(Instant, FakeContainer)>,
     scripts: BTreeMap<String, Script>,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
     down: bool,
     ids: u64,
     transcript: Vec<String>,
+}
+
+impl State {
+    /// Brings everything up to now.
+    fn settle(&mut self) {
+        let (come, late): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.late).into_iter().partition(|(at, _)| *at <= Instant::now());
+        self.late = late;
+        self.containers.extend(come.into_iter().map(|(_, container)| (container.name.clone(), container)));
+        self.containers.values_mut().for_each(FakeContainer::settle);
+    }
 }
 
 /// An Engine in memory.
@@ -226,13 +243,15 @@ impl FakeEngine {
 
     /// Names of all containers in any state.
     pub(crate) fn container_names(&self) -> Vec<String> {
-        self.state.lock().unwrap().containers.keys().cloned().collect()
+        let mut state = self.state.lock().unwrap();
+        state.settle();
+        state.containers.keys().chain(state.late.iter().map(|(_, container)| &container.name)).cloned().collect()
     }
 
     /// Names of the containers that run.
     pub(crate) fn running_names(&self) -> Vec<String> {
         let mut state = self.state.lock().unwrap();
-        state.containers.values_mut().for_each(FakeContainer::settle);
+        state.settle();
         let running = |container: &&FakeContainer| matches!(container.life, Life::Running { .. });
         state.containers.values().filter(running).map(|container| container.name.clone()).collect()
     }
@@ -266,7 +285,7 @@ impl FakeEngine {
         if state.down {
             return Err(lost(call));
         }
-        state.containers.values_mut().for_each(FakeContainer::settle);
+        state.settle();
         let fault = state.faults.get_mut(call).and_then(VecDeque::pop_front);
         match fault {
             Some(Fault::Refused) => Err(EngineError::Call { call, status: 500, message: "refused by the test".into() }),
@@ -275,8 +294,36 @@ impl FakeEngine {
                 act(&mut state)?;
                 Err(lost(call))
             }
-            None => act(&mut state),
+            Some(Fault::Late(after)) => {
+                let before: Vec<String> = state.containers.keys().cloned().collect();
+                act(&mut state)?;
+                let (old, new) = std::mem::take(&mut state.containers)
+                    .into_iter()
+                    .partition(|(name, _): &(String, FakeContainer)| before.contains(name));
+                state.containers = old;
+                let new: BTreeMap<String, FakeContainer> = new;
+                state.late.extend(new.into_values().map(|container| (Instant::now() + after, container)));
+                Err(lost(call))
+            }
+            None | Some(Fault::Unanswered) => act(&mut state),
         }
+    }
+
+    /// As [`FakeEngine::call`], with an answer that may never come.
+    async fn answer<T>(
+        &self,
+        call: &'static str,
+        act: impl FnOnce(&mut State) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let unanswered = {
+            let state = self.state.lock().unwrap();
+            state.faults.get(call).and_then(VecDeque::front) == Some(&Fault::Unanswered)
+        };
+        let answer = self.call(call, act);
+        if unanswered {
+            std::future::pending::<()>().await;
+        }
+        answer
     }
 
     fn emit(&self, container: &FakeContainer, action: &str) {
@@ -360,7 +407,7 @@ impl Engine for FakeEngine {
     }
 
     async fn create_network(&self, body: &NetworkBody) -> Result<(), EngineError> {
-        self.call("create network", |state| {
+        self.answer("create network", |state| {
             let name = body.body.name.clone();
             if state.networks.contains_key(&name) {
                 let message = format!("network with name {name} already exists");
@@ -378,6 +425,7 @@ impl Engine for FakeEngine {
             state.networks.insert(name, network);
             Ok(())
         })
+        .await
     }
 
     async fn remove_network(&self, name: &str) -> Result<(), EngineError> {
@@ -445,10 +493,11 @@ impl Engine for FakeEngine {
     }
 
     async fn containers(&self, labels: &[String]) -> Result<Vec<ContainerSummary>, EngineError> {
-        self.call("list containers", |state| {
+        self.answer("list containers", |state| {
             let matching = state.containers.values().filter(|container| container.has_labels(labels));
             Ok(matching.map(|container| summary(container, &state.networks)).collect())
         })
+        .await
     }
 
     async fn container(&self, container: &str) -> Result<Option<ContainerInspectResponse>, EngineError> {
@@ -459,7 +508,7 @@ impl Engine for FakeEngine {
 
     async fn create_container(&self, container: &CreateContainer) -> Result<String, EngineError> {
         let call = "create container";
-        self.call(call, |state| {
+        self.answer(call, |state| {
             let image = container.body.body.image.clone().unwrap_or_default();
             let by_id = |wanted: &str| state.images.values().any(|image| image.id.as_deref() == Some(wanted));
             if !state.images.contains_key(&image) && !by_id(&image) {
@@ -492,11 +541,12 @@ impl Engine for FakeEngine {
             state.containers.insert(container.name.clone(), made);
             Ok(id)
         })
+        .await
     }
 
     async fn start_container(&self, container: &str) -> Result<(), EngineError> {
         let call = "start container";
-        let started = self.call(call, |state| {
+        let started = self.answer(call, |state| {
             let networks: Vec<String> = state.networks.keys().cloned().collect();
             let found = find(state, call, container)?;
             if matches!(found.life, Life::Running { .. }) {
@@ -512,6 +562,7 @@ impl Engine for FakeEngine {
             self.say(state, &line);
             Ok(())
         });
+        let started = started.await;
         self.changed.notify_waiters();
         started
     }

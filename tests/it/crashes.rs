@@ -1,0 +1,147 @@
+//! The real binary on a real Engine that loses calls, and with kills of either in the middle of a run.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::models::NetworkCreateRequest;
+use sense_orchestrator::engine::Engine;
+use tokio::time::{Instant, sleep};
+
+use crate::daemon::{PATIENCE, Site};
+use crate::support::docker;
+use crate::support::proxy::{Mishap, Proxy};
+
+const SHORT: &str = "
+  short: {image: IMAGE, command: [sh, -c, 'sleep 1; exit 3'], init: true, stop_grace_period: 1s, profiles: [poll]}
+";
+
+const SHORT_SETTINGS: &str = "
+health: {interval: 1s}
+services:
+  short: {every: 1h}
+";
+
+const LIMITED_SETTINGS: &str = "
+services:
+  short: {every: 1h, timeout: 15s}
+";
+
+const CREATE: &[&str] = &["POST", "/containers/create", "-short-run-"];
+const START: &[&str] = &["POST", "-short-run-", "/start"];
+const WAIT: &[&str] = &["POST", "-short-run-", "/wait"];
+const REMOVE: &[&str] = &["DELETE", "-short-run-"];
+
+/// A site whose daemon reaches the Engine through a proxy.
+async fn site(settings: &str) -> Option<(Site, Proxy)> {
+    let mut site = Site::new(SHORT, settings).await?;
+    let socket = site.folder.0.join("engine.sock");
+    site.host = format!("unix://{}", socket.display());
+    let proxy = Proxy::start(&socket, &docker::host());
+    Some((site, proxy))
+}
+
+#[tokio::test]
+async fn a_kill_in_any_call_of_a_run_leaves_nothing_that_the_next_start_does_not_clean_up() {
+    let Some((site, proxy)) = site(SHORT_SETTINGS).await else { return };
+    for (count, call) in [CREATE, START, WAIT, REMOVE].into_iter().enumerate() {
+        proxy.expect(call, Mishap::Held(Duration::from_millis(700)));
+        let mut first = site.start();
+        let end = Instant::now() + PATIENCE;
+        while proxy.met() <= count {
+            assert!(Instant::now() < end, "no {call:?}");
+            sleep(Duration::from_millis(10)).await;
+        }
+        first.signal("-KILL");
+        assert!(!first.ends().await.success());
+        // What was held back arrives before or after the next look: both have to do.
+        let mut second = site.start();
+        second.says("run failed", Some("short")).await;
+        second.signal("-TERM");
+        assert!(second.ends().await.success());
+        sleep(Duration::from_secs(1)).await;
+        let mut third = site.start();
+        third.says("run failed", Some("short")).await;
+        third.signal("-TERM");
+        assert!(third.ends().await.success());
+        assert_eq!(site.one_offs().await.len(), 0, "{call:?}");
+    }
+    site.close().await;
+}
+
+#[tokio::test]
+async fn calls_that_are_carried_out_and_answered_wrongly_leave_no_container() {
+    let Some((site, proxy)) = site(SHORT_SETTINGS).await else { return };
+    for (call, mishap) in [
+        (CREATE, Mishap::Cut),
+        (CREATE, Mishap::Refused),
+        (START, Mishap::Cut),
+        (START, Mishap::Refused),
+        (REMOVE, Mishap::Cut),
+        (REMOVE, Mishap::Refused),
+    ] {
+        proxy.expect(call, mishap);
+        let mut daemon = site.start();
+        let line = daemon.says("run failed", Some("short")).await;
+        assert_eq!(site.one_offs().await.len(), 0, "{call:?} {mishap:?}");
+        let exited = call == REMOVE;
+        assert_eq!(line["exit_code"] == 3, exited, "{call:?} {mishap:?}: {line}");
+        daemon.signal("-TERM");
+        assert!(daemon.ends().await.success());
+    }
+    assert_eq!(proxy.met(), 6);
+    site.close().await;
+}
+
+#[tokio::test]
+async fn calls_that_are_carried_out_and_never_answered_leave_no_container() {
+    let Some((site, proxy)) = site(LIMITED_SETTINGS).await else { return };
+    for (count, call) in [CREATE, START].into_iter().enumerate() {
+        proxy.expect(call, Mishap::Unanswered);
+        let mut daemon = site.start();
+        let line = daemon.says("run timed out", Some("short")).await;
+        assert_eq!(line["error"], "not started within 15s", "{call:?}");
+        assert_eq!((site.one_offs().await.len(), proxy.met()), (0, count + 1), "{call:?}");
+        daemon.signal("-TERM");
+        assert!(daemon.ends().await.success());
+    }
+    site.close().await;
+}
+
+#[tokio::test]
+async fn a_daemon_without_an_engine_waits_for_it_and_then_runs_everything() {
+    let Some((site, proxy)) = site(SHORT_SETTINGS).await else { return };
+    drop(proxy);
+    let mut daemon = site.start();
+    daemon.says_all(&["engine not there yet, trying on", "engine unavailable"]).await;
+    let proxy = Proxy::start(&site.folder.0.join("engine.sock"), &docker::host());
+    daemon.says_all(&["engine is there", "engine available", "run failed"]).await;
+    drop(proxy);
+    daemon.signal("-TERM");
+    assert!(daemon.ends().await.success());
+    site.close().await;
+}
+
+#[tokio::test]
+async fn a_network_that_two_clients_made_at_the_same_time_is_one_again_at_the_next_run() {
+    let Some(site) = Site::new(SHORT, SHORT_SETTINGS).await else { return };
+    let client = docker::client(&docker::host().parse().unwrap()).unwrap();
+    let name = format!("{}_default", site.project);
+    let labels = [("com.docker.compose.project", site.project.as_str()), ("com.docker.compose.network", "default")];
+    let labels: HashMap<String, String> = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    for _ in 0..2 {
+        let request = NetworkCreateRequest {
+            name: name.clone(),
+            labels: Some(labels.clone()),
+            ..NetworkCreateRequest::default()
+        };
+        // Newer Engines refuse the second.
+        let _ = client.create_network(request).await;
+    }
+    let mut daemon = site.start();
+    let line = daemon.says("run failed", Some("short")).await;
+    assert_eq!(line["exit_code"], 3, "{line}");
+    assert_eq!(site.engine.networks(&name).await.unwrap().len(), 1);
+    daemon.signal("-TERM");
+    assert!(daemon.ends().await.success());
+    site.close().await;
+}

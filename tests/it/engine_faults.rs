@@ -1,0 +1,106 @@
+//! Runs on an Engine that loses requests, answers late, or does not answer at all.
+
+use std::time::Duration;
+
+use sense_orchestrator::report::Outcome;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::TaskTracker;
+
+use crate::support::engine::{Fault, Script};
+use crate::support::stack::{PLAIN, Stack, name};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_is_there_only_after_its_create_was_given_up_is_removed() {
+    let stack = Stack::new(PLAIN);
+    stack.engine.fail("create container", Fault::Late(5 * SECOND));
+    let report = stack.run("weather").await.unwrap();
+    assert_eq!(report.outcome, Outcome::Failed);
+    assert!(report.error.is_some_and(|error| error.contains("create container")));
+    sleep(60 * SECOND).await;
+    assert_eq!(stack.engine.container_names(), [""; 0]);
+    assert!(stack.run("weather").await.unwrap().outcome.is_success());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_never_arrived_is_not_waited_for_for_long() {
+    let stack = Stack::new(PLAIN);
+    stack.engine.fail("create container", Fault::Lost);
+    let report = stack.run("weather").await.unwrap();
+    assert!(report.duration < 15 * SECOND, "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_holds_for_calls_that_the_engine_does_not_answer() {
+    for call in ["list containers", "create container", "start container"] {
+        let stack = Stack::new(PLAIN);
+        stack.engine.script("weather", Script::stays());
+        stack.engine.fail(call, Fault::Unanswered);
+        let report = timeout(80 * SECOND, stack.run("weather")).await.unwrap().unwrap();
+        assert_eq!(report.outcome, Outcome::TimedOut, "{call}: {report:?}");
+        assert_eq!(report.error.as_deref(), Some("not started within 1m"), "{call}");
+        assert_eq!(stack.engine.container_names(), [""; 0], "{call}");
+        stack.engine.script("weather", Script::default());
+        assert!(stack.run("weather").await.unwrap().outcome.is_success(), "{call}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_neighbour_never_ends_its_preparation_ends_with_its_own_limit() {
+    let stack = Stack::new(PLAIN);
+    stack.engine.fail("create network", Fault::Unanswered);
+    let (first, second) = tokio::join!(timeout(90 * SECOND, stack.run("weather")), stack.run("system"));
+    assert!(first.is_err());
+    let report = second.unwrap();
+    assert_eq!((report.outcome, report.duration.as_secs()), (Outcome::TimedOut, 60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_no_answer_and_leaves_no_container() {
+    for call in ["list containers", "create container", "start container"] {
+        let stack = Stack::new(PLAIN);
+        stack.engine.script("weather", Script::stays());
+        stack.engine.fail(call, Fault::Unanswered);
+        let abort = async {
+            sleep(10 * SECOND).await;
+            stack.stages.intake.cancel();
+            stack.stages.abort.cancel();
+        };
+        let (report, ()) = tokio::join!(stack.run("weather"), abort);
+        let report = report.unwrap();
+        assert_eq!((report.outcome, report.duration.as_secs()), (Outcome::Cancelled, 10), "{call}");
+        assert_eq!(stack.engine.container_names(), [""; 0], "{call}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_refuses_to_tell_of_a_container_for_a_while_does_not_end_its_run() {
+    let stack = Stack::new(PLAIN);
+    stack.engine.script("weather", Script::exits(0, 20 * SECOND));
+    for _ in 0..5 {
+        stack.engine.fail("wait for container", Fault::Refused);
+    }
+    let report = stack.run("weather").await.unwrap();
+    assert_eq!((report.outcome, report.duration.as_secs()), (Outcome::Succeeded, 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_of_an_earlier_life_that_does_not_go_away_does_not_hold_up_the_start() {
+    let stack = Stack::new(PLAIN);
+    stack.engine.script("weather", Script::exits(0, 40 * SECOND));
+    for _ in 0..20 {
+        stack.engine.fail("remove container", Fault::Refused);
+    }
+    assert!(timeout(45 * SECOND, stack.run("weather")).await.is_err());
+    let stack = stack.reborn();
+    let (work, begun) = (TaskTracker::new(), Instant::now());
+    stack.runner.recover(&work).await.unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 10);
+    assert_eq!(stack.engine.container_names().len(), 1);
+    assert!(stack.run("system").await.unwrap().outcome.is_success());
+    work.close();
+    work.wait().await;
+    assert_eq!(stack.engine.container_names(), [""; 0]);
+    assert!(!stack.runner.records().contains_key(&name("weather")));
+}
