@@ -55,8 +55,11 @@ pub fn converge(
     };
     let mut containers: Vec<(Option<Cause>, &Container)> =
         stack.of_service(name).map(|container| (expected.divergence(container, how.recreate), container)).collect();
-    // Those up to date and of low number are kept.
-    containers.sort_by_key(|(divergence, container)| (divergence.is_some(), container.number));
+    // Those up to date are kept, low numbers first; after them the others as the Engine lists them, newest first.
+    containers.sort_by_key(|(divergence, container)| match divergence {
+        None => (false, container.number),
+        Some(_) => (true, None),
+    });
 
     let wanted = usize::try_from(replicas(service)).unwrap_or(usize::MAX);
     let mut plan = Plan::default();
@@ -414,6 +417,23 @@ mod tests {
         project.services.get_mut("web").unwrap().scale = Some(0);
         let stack = stack([up_to_date(&project, "web", 1)]);
         insta::assert_snapshot!(plan(&project, &stack, &up()), @r"
+        stop container p-web-1 (more than the replicas wanted)
+        remove container p-web-1 by force (more than the replicas wanted)
+        ");
+    }
+
+    #[test]
+    fn of_replicas_that_all_diverged_the_newest_are_kept() {
+        let project = scaled(1);
+        let old = |number| Container { config_hash: "0".to_owned(), ..up_to_date(&project, "web", number) };
+        // The Engine lists the newest first.
+        insta::assert_snapshot!(plan(&project, &stack([old(3), old(2), old(1)]), &up()), @r"
+        create container 000000000003_p-web-3 (configuration changed)
+        stop container p-web-3 (replaces p-web-3)
+        remove container p-web-3 (replaces p-web-3)
+        rename container 000000000003_p-web-3 to p-web-3 (replaces p-web-3)
+        stop container p-web-2 (more than the replicas wanted)
+        remove container p-web-2 by force (more than the replicas wanted)
         stop container p-web-1 (more than the replicas wanted)
         remove container p-web-1 by force (more than the replicas wanted)
         ");
