@@ -22,23 +22,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Local images by reference.
 pub(super) type Images = BTreeMap<String, ImageSeen>;
 
-/// Which services of a project are brought up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Scope {
-    All,
-    /// The dependencies of that service, as for a run of it.
-    AllBut(ServiceName),
-}
-
-impl Scope {
-    fn has(&self, service: &ServiceName) -> bool {
-        match self {
-            Self::All => true,
-            Self::AllBut(target) => service != target,
-        }
-    }
-}
-
 /// Says what was being done when a call failed.
 pub(super) fn doing(step: impl Into<String>) -> impl FnOnce(EngineError) -> Failure {
     let step = step.into();
@@ -83,14 +66,13 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         Ok(())
     }
 
-    /// Makes sure of networks, volumes and the containers in scope, and starts the dependencies of a run.
+    /// Makes sure of networks, volumes and containers of the project; for a run, that is the project without its target.
     ///
     /// One at a time for the whole project: two runs must not make the same network.
     pub(super) async fn ensure_surroundings(
         &self,
         project: &Project,
         images: &Images,
-        scope: &Scope,
         how: &Convergence,
     ) -> Result<(), Failure> {
         let _one_at_a_time = self.inner.preparation.lock().await;
@@ -106,7 +88,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             let plan = plan::ensure_volume(project, key, seen.as_ref(), &options).map_err(Failure::Plan)?;
             self.execute(&plan).await?;
         }
-        for name in startup_order(project).iter().flatten().filter(|name| scope.has(name)) {
+        for name in startup_order(project).iter().flatten() {
             let options = self.options_for(project, name, images, &stack, options.clone())?;
             let image = project.services.get(name).map(|service| spec::image_name(project, name, service));
             let image_volumes = image.and_then(|image| Some(images.get(&image)?.volumes.clone())).unwrap_or_default();

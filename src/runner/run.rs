@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::one_off::{self, Bounds, End, Remains};
-use super::prepare::Scope;
 use super::{Failure, RunError, RunRequest, Runner, ServiceOptions};
 use crate::bus::{self, Bus};
 use crate::clock::Timestamp;
@@ -144,7 +143,8 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let deadline = Instant::now() + options.limit;
         let bounds = Bounds { deadline, grace, tail: inner.options.tail, abort: abort.clone() };
         let how = Convergence::default();
-        self.ensure_surroundings(&project, &images, &Scope::AllBut(service.clone()), &how).await?;
+        // The service's own containers are none of a run's business, neither stopped nor recreated.
+        self.ensure_surroundings(&project.without(service), &images, &how).await?;
         for name in startup_order(&project).iter().flatten() {
             tokio::select! {
                 () = abort.cancelled() => return Err(Unborn::Cancelled),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::prepare::{Images, Scope, doing};
+use super::prepare::{Images, doing};
 use super::recover::started;
 use super::{Failure, OperateError, Runner};
 use crate::bus::Bus;
@@ -127,7 +127,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         };
         let how = Convergence { inherit: true, ..Convergence::default() };
         let deadline = Instant::now() + START_LIMIT;
-        self.ensure_surroundings(&project, &images, &Scope::All, &how).await?;
+        self.ensure_surroundings(&project, &images, &how).await?;
         for name in startup_order(&project).iter().flatten() {
             tokio::select! {
                 () = abort.cancelled() => return Err(OperateError::ShuttingDown),

@@ -15,6 +15,7 @@ mod commands;
 mod compose;
 mod config_changes;
 mod contract;
+mod convergence;
 mod daemon;
 mod documented_keys;
 mod engine;
