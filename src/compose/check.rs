@@ -31,8 +31,12 @@ pub(super) fn consistency(model: &Model, services: &Services<'_>, errors: &mut L
         check.mounts(name, service);
     }
     check.secrets();
-    check.container_names();
     check.cycles();
+}
+
+/// Reports services that want a container of the same name.
+pub(super) fn container_names(model: &Model, services: &Services<'_>, errors: &mut LoadErrors) {
+    Check { model, services, errors }.container_names();
 }
 
 /// Reports what a service refers to that is not there; for one that was enabled by its name only.

@@ -29,6 +29,9 @@ pub(super) fn select(
     let mut errors = LoadErrors::default();
     let by_profile = split(model, &model.profiles);
     check::consistency(model, &by_profile, &mut errors);
+    if names.is_empty() {
+        check::container_names(model, &by_profile, &mut errors);
+    }
     errors = errors.into_result(LoadErrors::default())?;
 
     let mut profiles = model.profiles.clone();
@@ -47,6 +50,12 @@ pub(super) fn select(
         if !by_profile.enabled.contains_key(name) {
             check::references(model, &enabled, name, &mut errors);
         }
+    }
+    if !names.is_empty() {
+        // What is not selected is in nobody's way, as it gets no container.
+        let mut enabled = enabled.enabled.clone();
+        enabled.retain(|name, _| selected.contains(*name));
+        check::container_names(model, &Services { enabled, disabled: BTreeMap::new() }, &mut errors);
     }
     errors = errors.into_result(LoadErrors::default())?;
 
