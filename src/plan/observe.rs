@@ -7,8 +7,9 @@ use bollard::models::{
     ContainerSummary, ContainerSummaryStateEnum as EngineState, MountPoint, Network, NetworkInspect, Volume,
 };
 
+use super::{Call, Plan};
 use crate::names::ServiceName;
-use crate::spec::{Peers, labels};
+use crate::spec::{CreateContainer, Peers, labels};
 
 /// What a container is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +112,27 @@ impl Container {
     }
 }
 
+impl Container {
+    /// A container that a plan creates. Its id is not known yet: its name stands for it.
+    fn planned(create: &CreateContainer) -> Self {
+        let labels = create.body.body.labels.clone().unwrap_or_default();
+        let label = |key: &str| labels.get(key).cloned();
+        Self {
+            id: create.name.clone(),
+            name: create.name.clone(),
+            service: label(labels::SERVICE).unwrap_or_default(),
+            number: label(labels::CONTAINER_NUMBER).and_then(|number| number.parse().ok()),
+            one_off: label(labels::ONE_OFF).is_some_and(|value| value == "True"),
+            state: State::Created,
+            config_hash: label(labels::CONFIG_HASH).unwrap_or_default(),
+            image: label(labels::IMAGE).unwrap_or_default(),
+            slug: label(labels::SLUG),
+            networks: Vec::new(),
+            mounts: Vec::new(),
+        }
+    }
+}
+
 /// The project's containers and the ids of its networks.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stack {
@@ -131,6 +153,38 @@ impl Stack {
     /// A service's containers, one-offs left out.
     pub fn of_service(&self, service: &ServiceName) -> impl Iterator<Item = &Container> {
         self.containers.iter().filter(move |container| !container.one_off && container.service == service.as_str())
+    }
+
+    /// The containers as they will be once the plan is carried out.
+    #[must_use]
+    pub fn after(mut self, plan: &Plan) -> Self {
+        for step in &plan.steps {
+            match &step.call {
+                Call::CreateContainer(create) => self.containers.push(Container::planned(create)),
+                Call::RemoveContainer { container, .. } => self.containers.retain(|other| other.name != *container),
+                Call::RenameContainer { container, name } => {
+                    if let Some(found) = self.named(container) {
+                        found.name.clone_from(name);
+                    }
+                }
+                Call::StartContainer { container } => {
+                    if let Some(found) = self.named(container) {
+                        found.state = State::Running;
+                    }
+                }
+                Call::StopContainer { container, .. } => {
+                    if let Some(found) = self.named(container) {
+                        found.state = State::Exited;
+                    }
+                }
+                _ => {}
+            }
+        }
+        self
+    }
+
+    fn named(&mut self, name: &str) -> Option<&mut Container> {
+        self.containers.iter_mut().find(|container| container.name == name)
     }
 
     /// The containers as others refer to them.

@@ -38,11 +38,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
 
     /// Pulls the images that are to be pulled, and returns the local ones.
     pub(super) async fn ensure_images(&self, project: &Project) -> Result<Images, Failure> {
-        let mut images = Images::new();
-        for (name, service) in &project.services {
-            let reference = spec::image_name(project, name, service);
-            self.look_at_image(reference, &mut images).await?;
-        }
+        let mut images = self.look_at_images(project).await?;
         let plan = plan::ensure_images(project, &images, Timestamp::now()).map_err(Failure::Plan)?;
         if plan.is_empty() {
             return Ok(images);
@@ -53,6 +49,16 @@ impl<E: Engine, B: Bus> Runner<E, B> {
                 images.remove(&image.reference);
                 self.look_at_image(image.reference.clone(), &mut images).await?;
             }
+        }
+        Ok(images)
+    }
+
+    /// The local images of the project's services.
+    pub(super) async fn look_at_images(&self, project: &Project) -> Result<Images, Failure> {
+        let mut images = Images::new();
+        for (name, service) in &project.services {
+            let reference = spec::image_name(project, name, service);
+            self.look_at_image(reference, &mut images).await?;
         }
         Ok(images)
     }
@@ -82,9 +88,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             self.ensure_network(project, key, &mut stack, &options).await?;
         }
         for (key, volume) in &project.volumes {
-            let found = self.inner.engine.volume(&volume.name).await;
-            let found = found.map_err(doing(format!("inspect volume {}", volume.name)))?;
-            let seen = found.as_ref().map(VolumeSeen::from);
+            let seen = self.look_at_volume(&volume.name).await?;
             let plan = plan::ensure_volume(project, key, seen.as_ref(), &options).map_err(Failure::Plan)?;
             self.execute(&plan).await?;
         }
@@ -142,8 +146,13 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         }
     }
 
+    pub(super) async fn look_at_volume(&self, name: &str) -> Result<Option<VolumeSeen>, Failure> {
+        let found = self.inner.engine.volume(name).await.map_err(doing(format!("inspect volume {name}")))?;
+        Ok(found.as_ref().map(VolumeSeen::from))
+    }
+
     /// The network of a name or id, else those whose names contain it.
-    async fn look_at_network(&self, name: &str) -> Result<Vec<NetworkSeen>, Failure> {
+    pub(super) async fn look_at_network(&self, name: &str) -> Result<Vec<NetworkSeen>, Failure> {
         let engine = self.inner.engine.as_ref();
         if let Some(found) = engine.network(name).await.map_err(doing(format!("inspect network {name}")))? {
             return Ok(vec![NetworkSeen::from(&found)]);
@@ -202,7 +211,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
     }
 
     /// What bodies depend on besides the project, for no service in particular.
-    async fn options(&self, project: &Project) -> Result<SpecOptions, Failure> {
+    pub(super) async fn options(&self, project: &Project) -> Result<SpecOptions, Failure> {
         let version = self.inner.engine.version().await.map_err(doing("ask the engine's version"))?;
         debug!(project = %project.name, api = %version.api, "preparing");
         let mut options = SpecOptions::new(version.api, self.inner.options.dialect);
@@ -222,7 +231,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         self.options_for(project, name, images, &stack, self.options(project).await?)
     }
 
-    fn options_for(
+    pub(super) fn options_for(
         &self,
         project: &Project,
         name: &ServiceName,
