@@ -9,7 +9,7 @@ use bollard::models::{
 
 use super::{Call, Plan};
 use crate::names::ServiceName;
-use crate::spec::{CreateContainer, Peers, labels};
+use crate::spec::{CreateContainer, Peers, labels, own_name};
 
 /// What a container is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Container {
         let networks = summary.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
         Some(Self {
             id: summary.id.clone()?,
-            name: summary.names.iter().flatten().next()?.trim_start_matches('/').to_owned(),
+            name: own_name(summary)?.to_owned(),
             service: label(labels::SERVICE)?,
             number: label(labels::CONTAINER_NUMBER).and_then(|number| number.parse().ok()),
             one_off: label(labels::ONE_OFF).is_some_and(|value| value == "True"),
@@ -257,5 +257,27 @@ impl From<&Volume> for VolumeSeen {
             project: volume.labels.get(labels::PROJECT).cloned(),
             config_hash: volume.labels.get(labels::CONFIG_HASH).cloned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_others_link_to_is_known_by_its_own_name() {
+        let names = ["/p-api-1/database", "/p-db-1"].map(str::to_owned);
+        let summary = ContainerSummary {
+            id: Some("1".to_owned()),
+            names: Some(names.into()),
+            labels: Some([(labels::SERVICE.to_owned(), "db".to_owned())].into()),
+            ..ContainerSummary::default()
+        };
+        assert_eq!(Container::of(&summary).unwrap().name, "p-db-1");
+        assert_eq!(Stack::of(&[summary]).peers(), {
+            let mut peers = Peers::default();
+            peers.add("db", crate::spec::Peer { name: "p-db-1".to_owned(), id: "1".to_owned() });
+            peers
+        });
     }
 }

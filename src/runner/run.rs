@@ -16,7 +16,7 @@ use crate::message;
 use crate::names::{RunId, ServiceName};
 use crate::plan::{self, Convergence, startup_order};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
-use crate::spec::{OneOff, Slug, labels};
+use crate::spec::{OneOff, Slug, labels, own_name};
 
 /// Run records that Redis keeps of a service.
 const RECORDS_KEPT: u16 = 50;
@@ -212,10 +212,10 @@ pub(super) struct FoundOneOff {
 
 impl FoundOneOff {
     fn of(container: ContainerSummary, project: &crate::names::ProjectName) -> Option<Self> {
+        let name = own_name(&container).map(str::to_owned);
         let labels = container.labels.unwrap_or_default();
         let service: ServiceName = labels.get(labels::SERVICE)?.parse().ok()?;
         let slug = labels.get(labels::SLUG).filter(|slug| Slug::is_ours(slug, project, &service));
-        let name = container.names.iter().flatten().next().map(|name| name.trim_start_matches('/').to_owned());
         Some(Self {
             name: name.or(container.id)?,
             run_id: slug.and_then(|slug| slug.get(..12)?.parse().ok()),

@@ -35,6 +35,14 @@ pub struct Peer {
     pub id: String,
 }
 
+/// A listed container's own name, without the Engine's leading slash: on the default network it also has those that
+/// others link it by, `/other/alias`.
+#[must_use]
+pub fn own_name(container: &ContainerSummary) -> Option<&str> {
+    let names = || container.names.iter().flatten().map(|name| name.trim_start_matches('/'));
+    names().find(|name| !name.contains('/')).or_else(|| names().next())
+}
+
 /// The project's existing containers by service, one-offs left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peers(BTreeMap<String, Vec<Peer>>);
@@ -50,8 +58,8 @@ impl Peers {
             let (Some(service), Some(id), false) = (labels.get(labels::SERVICE), &container.id, one_off) else {
                 continue;
             };
-            let name = container.names.iter().flatten().next().map_or("", |name| name.trim_start_matches('/'));
-            peers.add(service, Peer { name: name.to_owned(), id: id.clone() });
+            let name = own_name(container).unwrap_or_default().to_owned();
+            peers.add(service, Peer { name, id: id.clone() });
         }
         peers
     }
