@@ -39,6 +39,7 @@ lint: ## format, clippy and docs, warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 parity: build ## compare with the real docker compose on every compose file below DIR
-	@scripts/setup engine compose images
+	@scripts/setup engine compose redis images
 	scripts/parity-load $(DIR)
 	scripts/parity-engine --binary $(BINARY) --image busybox:1 $(DIR)
+	scripts/parity-up --binary $(BINARY) --image busybox:1 $(DIR)

@@ -19,6 +19,7 @@ use crate::spec::Dialect;
 
 mod claims;
 mod execute;
+mod foresee;
 mod ledger;
 mod one_off;
 mod prepare;

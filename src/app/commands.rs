@@ -2,16 +2,21 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::Arc;
 
 use anyhow::Context;
+use tokio_util::sync::CancellationToken;
 
-use super::{Failed, dialect, engine, project};
+use super::{Failed, dialect, engine, project, runner_options};
+use crate::bus::redis::RedisBus;
 use crate::cli;
 use crate::compose::{self, LoadErrors};
-use crate::engine::docker::ClientConfig;
+use crate::engine::docker::{ClientConfig, Docker};
 use crate::engine::{ApiVersion, Engine as _};
+use crate::names::ServiceName;
 use crate::plan::Stack;
-use crate::runner::Projects;
+use crate::report::Chain;
+use crate::runner::{Projects, Runner, RunnerStages};
 use crate::settings::Settings;
 use crate::spec::render::Rendered;
 use crate::spec::{self, OneOff, Slug, SpecOptions, labels};
@@ -29,11 +34,14 @@ fn configuration(errors: &LoadErrors) -> Failed {
     Failed::Configuration(errors.to_string())
 }
 
-/// Loads everything and says what would run when.
+/// Loads everything and says what would run when, and what the Engine would be told for it.
 pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
-    let located = project::locate_now(&settings.compose, &engine(&settings.docker)).await;
-    let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
+    let engine = Arc::new(engine(&settings.docker));
+    let located = project::locate_now(&settings.compose, engine.as_ref()).await;
+    let projects = Projects::open(located.options.clone()).map_err(|errors| configuration(&errors))?;
     let known = projects.current();
+    let runner = spectator(settings, &engine, &located)?;
+    let reachable = runner.ping().await;
     for warning in &settings.warnings {
         print(&format!("warning: {warning}"))?;
     }
@@ -57,12 +65,48 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
                     selected.services.keys().filter(|name| **name != service).map(AsRef::as_ref).collect();
                 let after = if needs.is_empty() { String::new() } else { format!(", after {}", needs.join(", ")) };
                 let _ = writeln!(text, "{service}: {when}, at most {limit}{after}");
+                if reachable.is_ok() {
+                    foretell(&runner, &service, &mut text).await;
+                }
             }
             Err(errors) => faults.push(errors.to_string()),
         }
     }
+    if let Err(failure) = reachable {
+        let _ = writeln!(text, "warning: what a run would do is not known: {}", Chain(&failure));
+    }
     print(text.trim_end())?;
     if faults.is_empty() { Ok(()) } else { Err(Failed::Configuration(faults.join("\n"))) }
+}
+
+/// A runner that is only asked what it would do.
+fn spectator(
+    settings: &Settings,
+    engine: &Arc<Docker>,
+    located: &project::Located,
+) -> Result<Runner<Docker, RedisBus>, Failed> {
+    let projects = Projects::open(located.options.clone()).map_err(|errors| configuration(&errors))?;
+    let bus = Arc::new(RedisBus::new(&settings.redis).context("Redis address")?);
+    let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
+    let options = runner_options(settings, dialect(&settings.compose, located.deployed_by));
+    Ok(Runner::new(Arc::clone(engine), bus, projects, options, stages))
+}
+
+/// The calls of a run of the service with their causes, one a line.
+async fn foretell(runner: &Runner<Docker, RedisBus>, service: &ServiceName, text: &mut String) {
+    match runner.foresee(service).await {
+        Ok(plan) => {
+            for warning in &plan.warnings {
+                let _ = writeln!(text, "  warning: {warning}");
+            }
+            for step in &plan.steps {
+                let _ = writeln!(text, "  {step}");
+            }
+        }
+        Err(failure) => {
+            let _ = writeln!(text, "  would fail: {}", Chain(&failure));
+        }
+    }
 }
 
 /// Prints what the Engine would be sent for a service.

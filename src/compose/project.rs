@@ -51,6 +51,19 @@ pub struct Project {
     pub warnings: Vec<String>,
 }
 
+impl Project {
+    /// The project with one service disabled: what is left is what that service depends on.
+    #[must_use]
+    pub fn without(&self, name: &ServiceName) -> Self {
+        let mut project = self.clone();
+        for service in project.services.values_mut() {
+            service.depends_on.remove(name);
+        }
+        project.disabled.extend(project.services.remove_entry(name));
+        project
+    }
+}
+
 /// One service of the project.
 ///
 /// Source: compose-spec 05-services.md; order as in compose-go 2.9.1.

@@ -55,8 +55,11 @@ pub fn converge(
     };
     let mut containers: Vec<(Option<Cause>, &Container)> =
         stack.of_service(name).map(|container| (expected.divergence(container, how.recreate), container)).collect();
-    // Those up to date and of low number are kept.
-    containers.sort_by_key(|(divergence, container)| (divergence.is_some(), container.number));
+    // Those up to date are kept, low numbers first; after them the others as the Engine lists them, newest first.
+    containers.sort_by_key(|(divergence, container)| match divergence {
+        None => (false, container.number),
+        Some(_) => (true, None),
+    });
 
     let wanted = usize::try_from(replicas(service)).unwrap_or(usize::MAX);
     let mut plan = Plan::default();
@@ -358,6 +361,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_no_anonymous_volume_before_is_bound_and_a_tmpfs_gives_way_to_the_old_volume() {
+        let mut project = web();
+        let mount =
+            |kind: &str, target: &str| Mount { kind: kind.to_owned(), target: target.to_owned(), ..Mount::default() };
+        project.services.get_mut("web").unwrap().volumes =
+            vec![mount("volume", "/bind"), mount("volume", "/named"), mount("tmpfs", "/anonymous")];
+        project.volumes.insert("data".to_owned(), Volume { name: "p_data".to_owned(), ..Volume::default() });
+        let mut bind = volume_mount("", "/bind");
+        (bind.typ, bind.source) = (Some("bind".to_owned()), Some("/host".to_owned()));
+        let old = Container {
+            config_hash: "0".to_owned(),
+            mounts: vec![bind, volume_mount("p_data", "/named"), volume_mount("v1", "/anonymous")],
+            ..up_to_date(&project, "web", 1)
+        };
+        let stack = stack([old]);
+        let plan = converge(&project, &name("web"), &stack, &up(), &options(&stack)).unwrap();
+        let Call::CreateContainer(container) = &plan.steps[0].call else { panic!("{plan}") };
+        let host = container.body.body.host_config.clone().unwrap();
+        assert_eq!(host.binds.unwrap(), ["/host:/bind:rw", "p_data:/named:rw"]);
+        let mounts = host.mounts.unwrap();
+        let mounts: Vec<_> = mounts.iter().map(|mount| (mount.source.as_deref(), mount.target.as_deref())).collect();
+        assert_eq!(mounts, [(Some("v1"), Some("/anonymous"))]);
+    }
+
+    #[test]
     fn dependents_that_ask_for_it_are_stopped_before_a_recreation() {
         let on_web = |restart| {
             let dependency = Dependency { condition: Condition::ServiceStarted, restart, required: true };
@@ -387,6 +415,23 @@ mod tests {
         create container p-web-1 (no container)
         create container p-web-2 (no container)
         create container p-web-3 (no container)
+        ");
+    }
+
+    #[test]
+    fn of_replicas_that_all_diverged_the_newest_are_kept() {
+        let project = scaled(1);
+        let old = |number| Container { config_hash: "0".to_owned(), ..up_to_date(&project, "web", number) };
+        // The Engine lists the newest first.
+        insta::assert_snapshot!(plan(&project, &stack([old(3), old(2), old(1)]), &up()), @r"
+        create container 000000000003_p-web-3 (configuration changed)
+        stop container p-web-3 (replaces p-web-3)
+        remove container p-web-3 (replaces p-web-3)
+        rename container 000000000003_p-web-3 to p-web-3 (replaces p-web-3)
+        stop container p-web-2 (more than the replicas wanted)
+        remove container p-web-2 by force (more than the replicas wanted)
+        stop container p-web-1 (more than the replicas wanted)
+        remove container p-web-1 by force (more than the replicas wanted)
         ");
     }
 

@@ -7,8 +7,9 @@ use bollard::models::{
     ContainerSummary, ContainerSummaryStateEnum as EngineState, MountPoint, Network, NetworkInspect, Volume,
 };
 
+use super::{Call, Plan};
 use crate::names::ServiceName;
-use crate::spec::{Peer, Peers, labels};
+use crate::spec::{CreateContainer, Peer, Peers, labels, own_name};
 
 /// What a container is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +94,7 @@ impl Container {
         let networks = summary.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
         Some(Self {
             id: summary.id.clone()?,
-            name: summary.names.iter().flatten().next()?.trim_start_matches('/').to_owned(),
+            name: own_name(summary)?.to_owned(),
             service: label(labels::SERVICE)?,
             number: label(labels::CONTAINER_NUMBER).and_then(|number| number.parse().ok()),
             one_off: label(labels::ONE_OFF).is_some_and(|value| value == "True"),
@@ -108,6 +109,27 @@ impl Container {
                 .collect(),
             mounts: summary.mounts.clone().unwrap_or_default(),
         })
+    }
+}
+
+impl Container {
+    /// A container that a plan creates. Its id is not known yet: its name stands for it.
+    fn planned(create: &CreateContainer) -> Self {
+        let labels = create.body.body.labels.clone().unwrap_or_default();
+        let label = |key: &str| labels.get(key).cloned();
+        Self {
+            id: create.name.clone(),
+            name: create.name.clone(),
+            service: label(labels::SERVICE).unwrap_or_default(),
+            number: label(labels::CONTAINER_NUMBER).and_then(|number| number.parse().ok()),
+            one_off: label(labels::ONE_OFF).is_some_and(|value| value == "True"),
+            state: State::Created,
+            config_hash: label(labels::CONFIG_HASH).unwrap_or_default(),
+            image: label(labels::IMAGE).unwrap_or_default(),
+            slug: label(labels::SLUG),
+            networks: Vec::new(),
+            mounts: Vec::new(),
+        }
     }
 }
 
@@ -131,6 +153,38 @@ impl Stack {
     /// A service's containers, one-offs left out.
     pub fn of_service(&self, service: &ServiceName) -> impl Iterator<Item = &Container> {
         self.containers.iter().filter(move |container| !container.one_off && container.service == service.as_str())
+    }
+
+    /// The containers as they will be once the plan is carried out.
+    #[must_use]
+    pub fn after(mut self, plan: &Plan) -> Self {
+        for step in &plan.steps {
+            match &step.call {
+                Call::CreateContainer(create) => self.containers.push(Container::planned(create)),
+                Call::RemoveContainer { container, .. } => self.containers.retain(|other| other.name != *container),
+                Call::RenameContainer { container, name } => {
+                    if let Some(found) = self.named(container) {
+                        found.name.clone_from(name);
+                    }
+                }
+                Call::StartContainer { container } => {
+                    if let Some(found) = self.named(container) {
+                        found.state = State::Running;
+                    }
+                }
+                Call::StopContainer { container, .. } => {
+                    if let Some(found) = self.named(container) {
+                        found.state = State::Exited;
+                    }
+                }
+                _ => {}
+            }
+        }
+        self
+    }
+
+    fn named(&mut self, name: &str) -> Option<&mut Container> {
+        self.containers.iter_mut().find(|container| container.name == name)
     }
 
     /// The containers as others refer to them.
@@ -207,5 +261,27 @@ impl From<&Volume> for VolumeSeen {
             project: volume.labels.get(labels::PROJECT).cloned(),
             config_hash: volume.labels.get(labels::CONFIG_HASH).cloned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_others_link_to_is_known_by_its_own_name() {
+        let names = ["/p-api-1/database", "/p-db-1"].map(str::to_owned);
+        let summary = ContainerSummary {
+            id: Some("1".to_owned()),
+            names: Some(names.into()),
+            labels: Some([(labels::SERVICE.to_owned(), "db".to_owned())].into()),
+            ..ContainerSummary::default()
+        };
+        assert_eq!(Container::of(&summary).unwrap().name, "p-db-1");
+        assert_eq!(Stack::of(&[summary]).peers(), {
+            let mut peers = Peers::default();
+            peers.add("db", crate::spec::Peer { name: "p-db-1".to_owned(), id: "1".to_owned() });
+            peers
+        });
     }
 }

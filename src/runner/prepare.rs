@@ -25,23 +25,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Local images by reference.
 pub(super) type Images = BTreeMap<String, ImageSeen>;
 
-/// Which services of a project are brought up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Scope {
-    All,
-    /// The dependencies of that service, as for a run of it.
-    AllBut(ServiceName),
-}
-
-impl Scope {
-    fn has(&self, service: &ServiceName) -> bool {
-        match self {
-            Self::All => true,
-            Self::AllBut(target) => service != target,
-        }
-    }
-}
-
 /// Says what was being done when a call failed.
 pub(super) fn doing(step: impl Into<String>) -> impl FnOnce(EngineError) -> Failure {
     let step = step.into();
@@ -96,12 +79,11 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         self.inner.preparation.lock().await
     }
 
-    /// Makes sure of networks, volumes and the containers in scope.
+    /// Makes sure of networks, volumes and containers of the project; for a run, that is the project without its target.
     pub(super) async fn ensure_surroundings(
         &self,
         project: &Project,
         images: &Images,
-        scope: &Scope,
         how: &Convergence,
         _turn: MutexGuard<'_, ()>,
     ) -> Result<(), Failure> {
@@ -111,13 +93,11 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             self.ensure_network(project, key, &mut stack, &options).await?;
         }
         for (key, volume) in &project.volumes {
-            let found = self.inner.engine.volume(&volume.name).await;
-            let found = found.map_err(doing(format!("inspect volume {}", volume.name)))?;
-            let seen = found.as_ref().map(VolumeSeen::from);
+            let seen = self.look_at_volume(&volume.name).await?;
             let plan = plan::ensure_volume(project, key, seen.as_ref(), &options).map_err(Failure::Plan)?;
             self.execute(&plan).await?;
         }
-        for name in startup_order(project).iter().flatten().filter(|name| scope.has(name)) {
+        for name in startup_order(project).iter().flatten() {
             let options = self.options_for(project, name, images, &stack, options.clone())?;
             let image = project.services.get(name).map(|service| spec::image_name(project, name, service));
             let image_volumes = image.and_then(|image| Some(images.get(&image)?.volumes.clone())).unwrap_or_default();
@@ -185,8 +165,13 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         if surplus.is_empty() { Ok(seen) } else { self.look_at_network(name).await }
     }
 
+    pub(super) async fn look_at_volume(&self, name: &str) -> Result<Option<VolumeSeen>, Failure> {
+        let found = self.inner.engine.volume(name).await.map_err(doing(format!("inspect volume {name}")))?;
+        Ok(found.as_ref().map(VolumeSeen::from))
+    }
+
     /// The network of a name or id, else those whose names contain it.
-    async fn look_at_network(&self, name: &str) -> Result<Vec<NetworkSeen>, Failure> {
+    pub(super) async fn look_at_network(&self, name: &str) -> Result<Vec<NetworkSeen>, Failure> {
         let engine = self.inner.engine.as_ref();
         match engine.network(name).await {
             Ok(Some(found)) => return Ok(vec![NetworkSeen::from(&found)]),
@@ -255,7 +240,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
     }
 
     /// What bodies depend on besides the project, for no service in particular.
-    async fn options(&self, project: &Project) -> Result<SpecOptions, Failure> {
+    pub(super) async fn options(&self, project: &Project) -> Result<SpecOptions, Failure> {
         let version = self.inner.engine.version().await.map_err(doing("ask the engine's version"))?;
         debug!(project = %project.name, api = %version.api, "preparing");
         let mut options = SpecOptions::new(version.api, self.inner.options.dialect);
@@ -275,7 +260,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         self.options_for(project, name, images, &stack, self.options(project).await?)
     }
 
-    fn options_for(
+    pub(super) fn options_for(
         &self,
         project: &Project,
         name: &ServiceName,

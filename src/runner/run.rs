@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::one_off::{self, Bounds, End, Remains};
-use super::prepare::Scope;
 use super::{Failure, RunError, RunRequest, Runner, ServiceOptions};
 use crate::bus::{self, Bus};
 use crate::clock::Timestamp;
@@ -18,7 +17,7 @@ use crate::message;
 use crate::names::{RunId, ServiceName};
 use crate::plan::{self, Convergence, startup_order};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
-use crate::spec::{OneOff, Slug, labels};
+use crate::spec::{OneOff, Slug, labels, own_name};
 
 /// Run records that Redis keeps of a service.
 const RECORDS_KEPT: u16 = 50;
@@ -169,7 +168,8 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         time.deadline += pulling.elapsed();
         let how = Convergence::default();
         let turn = time.bound(self.preparation().map(Ok::<_, Failure>)).await?;
-        self.ensure_surroundings(&project, &images, &Scope::AllBut(service.clone()), &how, turn).await?;
+        // The service's own containers are none of a run's business, neither stopped nor recreated.
+        self.ensure_surroundings(&project.without(service), &images, &how, turn).await?;
         for name in startup_order(&project).iter().flatten() {
             time.bound(self.await_dependencies(&project, name, (time.deadline, limit))).await?;
             if name != service {
@@ -234,10 +234,10 @@ pub(super) struct FoundOneOff {
 
 impl FoundOneOff {
     fn of(container: ContainerSummary, project: &crate::names::ProjectName) -> Option<Self> {
+        let name = own_name(&container).map(str::to_owned);
         let labels = container.labels.unwrap_or_default();
         let service: ServiceName = labels.get(labels::SERVICE)?.parse().ok()?;
         let slug = labels.get(labels::SLUG).filter(|slug| Slug::is_ours(slug, project, &service));
-        let name = container.names.iter().flatten().next().map(|name| name.trim_start_matches('/').to_owned());
         Some(Self {
             name: name.or(container.id)?,
             run_id: slug.and_then(|slug| slug.get(..12)?.parse().ok()),

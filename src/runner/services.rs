@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::prepare::{Images, Scope, doing};
+use super::prepare::{Images, doing};
 use super::{Failure, OperateError, Runner};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
@@ -127,7 +127,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let how = Convergence { inherit: true, ..Convergence::default() };
         let deadline = Instant::now() + START_LIMIT;
         let turn = self.preparation().await;
-        self.ensure_surroundings(&project, &images, &Scope::All, &how, turn).await?;
+        self.ensure_surroundings(&project, &images, &how, turn).await?;
         for name in startup_order(&project).iter().flatten() {
             tokio::select! {
                 () = abort.cancelled() => return Err(OperateError::ShuttingDown),

@@ -222,8 +222,7 @@ fn capabilities(names: &[String], options: &SpecOptions) -> Vec<String> {
     }
     let mut names: Vec<String> = names
         .iter()
-        .map(|name| name.trim().to_uppercase())
-        .filter(|name| !name.is_empty())
+        .map(|name| name.to_uppercase())
         .map(|name| if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") })
         .collect();
     names.sort_unstable();
@@ -352,6 +351,15 @@ fn compact_json(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::ApiVersion;
+    use crate::spec::Dialect;
+
+    #[test]
+    fn capabilities_are_prefixed_sorted_and_not_trimmed() {
+        let options = SpecOptions::new(ApiVersion { major: 1, minor: 41 }, Dialect::default());
+        let names = ["net_admin", "all", "CAP_NET_ADMIN", " chown"].map(str::to_owned);
+        assert_eq!(capabilities(&names, &options), ["ALL", "CAP_ CHOWN", "CAP_NET_ADMIN"]);
+    }
 
     #[test]
     fn compact_json_keeps_strings_and_escapes_untouched() {

@@ -38,24 +38,36 @@ pub(super) fn mounts(
         let Some(target) = &mount.destination else { continue };
         let kind = mount.typ.as_deref().unwrap_or_default();
         let of_image = inherited.is_some_and(|inherited| inherited.image_volumes.contains(target));
-        let of_service = service.volumes.iter().any(|volume| volume.target == *target && anonymous(volume));
-        if kind == "tmpfs" || !(of_image || of_service) {
+        let of_service = service.volumes.iter().find(|volume| volume.target == *target && anonymous(volume));
+        if kind == "tmpfs" || !(of_image || of_service.is_some()) {
             continue;
         }
         let source = if kind == "volume" { &mount.name } else { &mount.source };
-        entries.insert(
-            target.clone(),
-            Entry::Mount(Box::new(EngineMount {
+        let source = source.as_deref().unwrap_or_default();
+        // What was no anonymous volume before is bound as what the service now says.
+        let is_bound = |own: &Mount| match kind {
+            "bind" => is_plain_bind(own.bind.as_ref(), options),
+            "volume" => {
+                let named = project.volumes.values().any(|volume| volume.name == source);
+                named && options.dialect.binds_volumes() && is_plain_volume(own)
+            }
+            _ => false,
+        };
+        let entry = match of_service {
+            Some(own) if is_bound(own) => Entry::Bind(bind_text(source, own)),
+            Some(_) | None => Entry::Mount(Box::new(EngineMount {
                 typ: Some(mount_type(name, kind)?),
-                source: source.clone(),
+                source: text(source),
                 target: Some(target.clone()),
                 read_only: (mount.rw == Some(false)).then_some(true),
                 ..EngineMount::default()
             })),
-        );
+        };
+        entries.insert(target.clone(), entry);
     }
     for mount in &service.volumes {
-        if anonymous(mount) && mount.kind != "tmpfs" && entries.contains_key(&mount.target) {
+        // Also a tmpfs, as it has no source either.
+        if anonymous(mount) && entries.contains_key(&mount.target) {
             continue;
         }
         entries.insert(mount.target.clone(), entry(project, name, mount, options)?);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bollard::models::VolumeCreateRequest;
+use bollard::models::{ContainerSummary, VolumeCreateRequest};
 
 use super::{Dialect, SpecError, hash, labels};
 use crate::compose::project::{BindOptions, FileReference, Mount, Project, Service};
@@ -33,6 +33,14 @@ pub struct Peer {
     pub name: String,
     /// Full id.
     pub id: String,
+}
+
+/// A listed container's own name, without the Engine's leading slash: on the default network it also has those that
+/// others link it by, `/other/alias`.
+#[must_use]
+pub fn own_name(container: &ContainerSummary) -> Option<&str> {
+    let names = || container.names.iter().flatten().map(|name| name.trim_start_matches('/'));
+    names().find(|name| !name.contains('/')).or_else(|| names().next())
 }
 
 /// The project's existing containers by service, one-offs left out.

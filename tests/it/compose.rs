@@ -86,6 +86,18 @@ fn errors_of(files: &Memory) -> LoadErrors {
     compose::load(files, &options()).and_then(|model| model.select(files, &[])).unwrap_err()
 }
 
+#[test]
+fn a_shared_container_name_is_an_error_among_selected_services_only() {
+    let files = Memory::of(&[(
+        "compose.yaml",
+        "services:\n  a: {image: i, container_name: same}\n  b: {image: i, container_name: same}\n  c: {image: i, depends_on: [a, b]}\n",
+    )]);
+    let wrong = "services.b: container name \"same\" is already in use by service a";
+    for (services, refused) in [(&[][..], true), (&["a"], false), (&["b"], false), (&["c"], true)] {
+        assert_eq!(config(&files, &options(), services).contains(wrong), refused, "{services:?}");
+    }
+}
+
 macro_rules! fixtures {
     ($($test:ident: $fixture:literal $(, profiles $profiles:expr)? $(, services $services:expr)?;)*) => {
         $(#[test]

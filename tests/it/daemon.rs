@@ -341,6 +341,8 @@ async fn check_says_what_would_run_when_and_render_what_the_engine_would_be_sent
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("long: every 1h, at most 3m 20s"), "{text}");
+    assert!(text.contains(&format!("  create network {}_default (no network)\n", site.project)), "{text}");
+    assert!(text.contains(&format!("  create container {}-long-run-", site.project)), "{text}");
     let output = site.command(&["render", "long", "--one-off", "-e", "A=b"]).output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
     let rendered: Value = serde_json::from_slice(&output.stdout).unwrap();

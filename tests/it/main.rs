@@ -16,6 +16,7 @@ mod commands;
 mod compose;
 mod config_changes;
 mod contract;
+mod convergence;
 mod crashes;
 mod daemon;
 mod documented_keys;
