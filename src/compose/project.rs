@@ -51,6 +51,15 @@ pub struct Project {
     pub warnings: Vec<String>,
 }
 
+impl Project {
+    /// The project as `docker compose config` prints and hashes it: label files are in the labels, and not named again.
+    #[must_use]
+    pub fn without_label_files(mut self) -> Self {
+        self.services.values_mut().for_each(|service| service.label_file.clear());
+        self
+    }
+}
+
 /// One service of the project.
 ///
 /// Source: compose-spec 05-services.md; order as in compose-go 2.9.1.

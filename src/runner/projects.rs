@@ -153,12 +153,12 @@ impl Projects {
 
     /// All enabled services, as `docker compose config` prints them.
     pub fn select_all(&self) -> Result<Project, LoadErrors> {
-        self.current().select(&Watched::default(), &[])
+        self.current().select(&Watched::default(), &[]).map(Project::without_label_files)
     }
 
     /// The same without their env files, as `docker compose config --hash` hashes them.
     pub fn select_all_without_env_files(&self) -> Result<Project, LoadErrors> {
-        self.current().select_for_stop(&Watched::default(), &[])
+        self.current().select_for_stop(&Watched::default(), &[]).map(Project::without_label_files)
     }
 
     /// The files that a service's container body quotes, by the path that the service gives.
