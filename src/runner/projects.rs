@@ -25,6 +25,8 @@ struct Stamp {
     inode: u64,
     size: u64,
     modified: (i64, i64),
+    /// Also moves where a tool sets `modified` back to what it was.
+    changed: (i64, i64),
 }
 
 impl Stamp {
@@ -35,6 +37,7 @@ impl Stamp {
             inode: meta.ino(),
             size: meta.size(),
             modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
         })
     }
 }
@@ -98,8 +101,16 @@ pub struct Projects {
 
 fn load(options: &Options) -> (Arc<Watched>, Result<Model, LoadErrors>) {
     let files = Arc::new(Watched::default());
-    let model = compose::load(files.as_ref(), options);
+    let model = compose::load(files.as_ref(), options).and_then(|model| consistent(model, &files));
     (files, model)
+}
+
+/// A project whose services do not hold together is as broken as one that cannot be read: neither those that are
+/// enabled now, nor all of them, since a run may enable a profile.
+fn consistent(model: Model, files: &Watched) -> Result<Model, LoadErrors> {
+    let Err(errors) = model.select_for_stop(files, &[]) else { return Ok(model) };
+    let all = model.clone().with_profiles(vec!["*".to_owned()]);
+    if all.select_for_stop(files, &[]).is_ok() { Ok(model) } else { Err(errors) }
 }
 
 impl Projects {
