@@ -31,8 +31,17 @@ pub(super) fn consistency(model: &Model, services: &Services<'_>, errors: &mut L
         check.mounts(name, service);
     }
     check.secrets();
-    check.container_names();
     check.cycles();
+}
+
+/// Reports services that are to be created together under one name.
+pub(super) fn container_names(
+    model: &Model,
+    services: &Services<'_>,
+    selected: &BTreeSet<ServiceName>,
+    errors: &mut LoadErrors,
+) {
+    Check { model, services, errors }.container_names(selected);
 }
 
 /// Reports what a service refers to that is not there; for one that was enabled by its name only.
@@ -251,11 +260,11 @@ impl Check<'_> {
         }
     }
 
-    fn container_names(&mut self) {
+    fn container_names(&mut self, selected: &BTreeSet<ServiceName>) {
         let mut names: BTreeMap<&str, &ServiceName> = BTreeMap::new();
         let services = self.services;
         for (name, service) in &services.enabled {
-            if service.container_name.is_empty() {
+            if service.container_name.is_empty() || !selected.contains(*name) {
                 continue;
             }
             match names.get(service.container_name.as_str()) {

@@ -29,6 +29,11 @@ pub(super) fn select(
     let mut errors = LoadErrors::default();
     let by_profile = split(model, &model.profiles);
     check::consistency(model, &by_profile, &mut errors);
+    // Compose does not look at names that stay unused: neither of other services, nor where nothing is created.
+    if names.is_empty() && env_files == EnvFiles::Read {
+        let all = by_profile.enabled.keys().map(|name| (*name).clone()).collect();
+        check::container_names(model, &by_profile, &all, &mut errors);
+    }
     errors = errors.into_result(LoadErrors::default())?;
 
     let mut profiles = model.profiles.clone();
@@ -47,6 +52,9 @@ pub(super) fn select(
         if !by_profile.enabled.contains_key(name) {
             check::references(model, &enabled, name, &mut errors);
         }
+    }
+    if !names.is_empty() && env_files == EnvFiles::Read {
+        check::container_names(model, &enabled, &selected, &mut errors);
     }
     errors = errors.into_result(LoadErrors::default())?;
 
