@@ -124,8 +124,7 @@ pub fn load(files: &dyn Files, options: &Options) -> Result<Model, LoadErrors> {
     let mut environment = located.environment;
     environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
     let scope = loader.scope(base, located.directory.clone(), environment.clone());
-    let main: Vec<String> = located.compose_files.iter().take(1).cloned().collect();
-    let model = loader.model(stack, &scope, &main);
+    let model = loader.model(stack, &scope, &[]);
     let mut errors = std::mem::take(&mut loader.errors);
     let Some(mut tree) = model else { return Err(errors.into_result(()).err().unwrap_or_default()) };
     if errors.is_empty() && tree.as_map().is_none_or(yaml::Map::is_empty) {

@@ -158,17 +158,13 @@ pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<
     if config.services || !config.hash.is_empty() {
         // Compose hashes what the file says: env files are not merged into it.
         let project = projects.select_all_without_env_files().map_err(|errors| configuration(&errors))?;
-        let mut lines = Vec::new();
         for (name, service) in &project.services {
             if config.services {
-                lines.push(name.to_string());
+                print(name.as_str())?;
             } else if config.hash.iter().any(|wanted| wanted == "*" || wanted == name.as_str()) {
                 let hash = spec::hash::service(service, dialect).context("the service has no hash")?;
-                lines.push(format!("{name} {hash}"));
+                print(&format!("{name} {hash}"))?;
             }
-        }
-        if !lines.is_empty() {
-            print(&lines.join("\n"))?;
         }
         return Ok(());
     }

@@ -42,9 +42,10 @@ fn service(service: &mut Map, path: &KeyPath<'_>, ports_left: &mut usize, errors
         let value = &mut entry.value;
         match entry.key.as_str() {
             "build" => build(value, &path, errors),
-            "depends_on" => dependencies(value),
+            "depends_on" => dependencies(value, &path, errors),
             "env_file" => {
                 listed(value);
+                expect(value, matches!(value.kind, Kind::Seq(_)), "a text or a list", &path, errors);
                 each(value, env_file);
             }
             "label_file" => listed(value),
@@ -54,8 +55,14 @@ fn service(service: &mut Map, path: &KeyPath<'_>, ports_left: &mut usize, errors
                     items.retain(|item| item.as_str() != Some(""));
                 }
             }
-            "gpus" => gpus(value),
-            "networks" | "models" => replace(value, |node| from_names(node, &|_| Kind::Null)),
+            "gpus" => {
+                gpus(value);
+                expect(value, matches!(value.kind, Kind::Seq(_)), "`all` or a list", &path, errors);
+            }
+            "networks" | "models" => {
+                replace(value, |node| from_names(node, &|_| Kind::Null));
+                expect(value, !matches!(value.kind, Kind::Seq(_)), "a mapping or a list of names", &path, errors);
+            }
             "volumes" => each_item(value, &path, errors, |item, text| {
                 *item = short::volume(text, &item.place)?;
                 Ok(())
@@ -64,12 +71,27 @@ fn service(service: &mut Map, path: &KeyPath<'_>, ports_left: &mut usize, errors
                 *item = short::device(text, &item.place)?;
                 Ok(())
             }),
-            "secrets" | "configs" => each(value, |item| wrap(item, "source")),
+            "secrets" | "configs" => sources(value, &path, errors),
             "ports" => ports(value, &path, ports_left, errors),
             _ => {}
         }
         true
     });
+}
+
+/// Reports a value that has no long form. Only in a file that is extended the schema has not said so before.
+fn expect(node: &Node, holds: bool, what: &str, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+    if !holds {
+        errors.push(LoadError::new(format!("{path} must be {what}")).at(&node.place).of(path));
+    }
+}
+
+/// References to secrets or configs.
+fn sources(list: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+    for (index, item) in list.as_seq_mut().into_iter().flatten().enumerate() {
+        wrap(item, "source");
+        expect(item, item.as_map().is_some(), "a text or a mapping", &path.item(index), errors);
+    }
 }
 
 fn each(list: &mut Node, mut change: impl FnMut(&mut Node)) {
@@ -86,7 +108,10 @@ fn each_item(
     mut change: impl FnMut(&mut Node, &str) -> Result<(), String>,
 ) {
     for (index, item) in list.as_seq_mut().into_iter().flatten().enumerate() {
-        let Kind::Str(text) = &item.kind else { continue };
+        let Kind::Str(text) = &item.kind else {
+            expect(item, item.as_map().is_some(), "a text or a mapping", &path.item(index), errors);
+            continue;
+        };
         let text = text.clone();
         if let Err(message) = change(item, &text) {
             let path = path.item(index);
@@ -133,19 +158,23 @@ fn listed(node: &mut Node) {
 
 fn build(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
     wrap(node, "context");
+    expect(node, node.as_map().is_some(), "a text or a mapping", path, errors);
     let Some(build) = node.as_map_mut() else { return };
     for entry in build.iter_mut() {
         let path = path.key(&entry.key);
         let value = &mut entry.value;
         match entry.key.as_str() {
-            "secrets" => each(value, |item| wrap(item, "source")),
+            "secrets" => sources(value, &path, errors),
             "provenance" | "sbom" => {
                 if let Some(word) = scalar_text(&value.kind) {
                     value.kind = Kind::Str(word);
                 }
             }
             "additional_contexts" => {
-                let Kind::Seq(items) = &value.kind else { continue };
+                let Kind::Seq(items) = &value.kind else {
+                    expect(value, value.as_map().is_some(), "a mapping or a list", &path, errors);
+                    continue;
+                };
                 let mut map = Map::new();
                 for (index, item) in items.iter().enumerate() {
                     if let Some((name, target)) = item.as_str().and_then(|text| text.split_once('=')) {
@@ -163,8 +192,9 @@ fn build(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
     }
 }
 
-fn dependencies(node: &mut Node) {
+fn dependencies(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
     replace(node, |node| from_names(node, &|_| Kind::Map(Map::new())));
+    expect(node, node.as_map().is_some(), "a mapping or a list of names", path, errors);
     for Entry { place, value, .. } in node.as_map_mut().into_iter().flatten() {
         if let Some(map) = value.as_map_mut() {
             set_default(map, place, "condition", Kind::Str("service_started".to_owned()));
@@ -193,6 +223,7 @@ fn gpus(node: &mut Node) {
 }
 
 fn ports(node: &mut Node, path: &KeyPath<'_>, left: &mut usize, errors: &mut LoadErrors) {
+    expect(node, node.as_seq().is_some(), "a list", path, errors);
     let Some(items) = node.as_seq_mut() else { return };
     let mut long = Vec::with_capacity(items.len());
     for (index, item) in std::mem::take(items).into_iter().enumerate() {
@@ -201,6 +232,7 @@ fn ports(node: &mut Node, path: &KeyPath<'_>, left: &mut usize, errors: &mut Loa
             Kind::Int(number) => number.to_string(),
             _ => {
                 *left = left.saturating_sub(1);
+                expect(&item, item.as_map().is_some(), "a number, a text or a mapping", &path.item(index), errors);
                 long.push(item);
                 continue;
             }

@@ -52,9 +52,20 @@ pub fn parse(
     lookup: &dyn Fn(&str) -> Option<String>,
     warn: &mut dyn FnMut(&str),
 ) -> Result<BTreeMap<String, String>, DotenvError> {
+    let mut values = BTreeMap::new();
+    parse_onto(&mut values, text, lookup, warn)?;
+    Ok(values)
+}
+
+/// As [`parse`], onto the keys of the files before, which `$X` sees as if they stood in this one.
+pub(super) fn parse_onto(
+    values: &mut BTreeMap<String, String>,
+    text: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    warn: &mut dyn FnMut(&str),
+) -> Result<(), DotenvError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader { whole: text, rest: text };
-    let mut values = BTreeMap::new();
     while reader.skip_to_statement() {
         let (key, inherited) = reader.key()?;
         if key.contains(' ') {
@@ -69,7 +80,7 @@ pub fn parse(
         let value = reader.value(&|name| lookup(name).or_else(|| values.get(name).cloned()), warn)?;
         values.insert(key.to_owned(), value);
     }
-    Ok(values)
+    Ok(())
 }
 
 /// Reads an env file of `format: raw`: one `KEY=value` a line, the value as it stands.

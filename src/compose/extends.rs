@@ -89,6 +89,19 @@ struct Reference {
     place: Place,
 }
 
+impl Reference {
+    /// Its long form, with an absolute path.
+    fn into_node(self, directory: &str) -> Node {
+        let place = self.place;
+        let file = self.file.map(|file| ("file", absolute(directory, &file)));
+        let mut map = Map::new();
+        for (key, text) in file.into_iter().chain([("service", self.service)]) {
+            map.insert(key.to_owned(), place.clone(), Node::new(place.clone(), Kind::Str(text)));
+        }
+        Node::new(place, Kind::Map(map))
+    }
+}
+
 impl Resolver<'_, '_> {
     fn source(&mut self, origin: &Origin) -> Option<&mut Source> {
         match origin {
@@ -124,7 +137,16 @@ impl Resolver<'_, '_> {
             return;
         }
         let copy = self.source(&base_origin).and_then(|source| source.services.get(&reference.service)).cloned();
-        let Some(mut base) = copy.filter(|base| !base.is_null() && self.loader.spend(base)) else { return };
+        if copy.as_ref().is_some_and(Node::is_null) {
+            // Nothing to start from: Compose leaves such a service as it is.
+            let service = self.source(origin).and_then(|source| source.services.get_mut(name));
+            if let Some(map) = service.and_then(Node::as_map_mut) {
+                let place = reference.place.clone();
+                map.insert("extends".to_owned(), place, reference.into_node(&directory));
+            }
+            return;
+        }
+        let Some(mut base) = copy.filter(|base| self.loader.spend(base)) else { return };
         let services = KeyPath::ROOT.key("services");
         let path = services.key(name);
         let Some(source) = self.source(origin) else { return };
@@ -156,6 +178,10 @@ impl Resolver<'_, '_> {
             Kind::Str(service) => Some(Reference { service: service.clone(), file: None, place }),
             Kind::Map(map) => {
                 let text = |key: &str| map.get(key).and_then(Node::as_str).map(str::to_owned);
+                if let Some(file) = map.get("file").filter(|file| !file.is_null() && file.as_str().is_none()) {
+                    self.loader.report(&file.place.clone(), format!("services.{name}.extends.file must be a string"));
+                    return None;
+                }
                 if let Some(service) = text("service") {
                     return Some(Reference { service, file: text("file"), place });
                 }

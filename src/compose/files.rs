@@ -94,15 +94,16 @@ impl<'a> Opener<'a> {
         rest.unwrap_or(path).into()
     }
 
-    /// The variables of one env file.
-    pub(super) fn variables(
+    /// Adds the variables of one env file to those of the files before it.
+    fn add_variables(
         &self,
+        variables: &mut BTreeMap<String, String>,
         path: &str,
         lookup: &dyn Fn(&str) -> Option<String>,
         warn: &mut dyn FnMut(&str),
-    ) -> Result<BTreeMap<String, String>, LoadError> {
+    ) -> Result<(), LoadError> {
         let text = self.text(path).map_err(LoadError::new)?;
-        dotenv::parse(&text, lookup, warn).map_err(|error| {
+        dotenv::parse_onto(variables, &text, lookup, warn).map_err(|error| {
             let place = Place { file: self.shown(path), line: error.line, column: 1 };
             LoadError::new(format!("failed to read {path}: {error}")).at(&place)
         })
@@ -336,9 +337,7 @@ pub(super) fn env_from_files(
             Ok(FileKind::Directory) => return Err(LoadError::new(format!("{file} is a directory"))),
             _ => {}
         }
-        let lookup = |name: &str| environment.get(name).or_else(|| variables.get(name)).cloned();
-        let read = opener.variables(file, &lookup, warn)?;
-        variables.extend(read);
+        opener.add_variables(&mut variables, file, &|name| environment.get(name).cloned(), warn)?;
     }
     Ok(variables)
 }

@@ -61,6 +61,7 @@ impl Loader<'_> {
                 });
             }
             Kind::Map(map) => map,
+            Kind::Null => Map::new(),
             _ => {
                 let error = LoadError::new(format!("{path} must be a string or a mapping"));
                 self.errors.push(error.at(&place).of(path));
@@ -79,8 +80,24 @@ impl Loader<'_> {
             return None;
         }
         let env_files = self.texts(&map, "env_file", &path)?;
-        let directory = self.texts(&map, "project_directory", &path)?.pop().map(|(directory, _)| directory);
-        Some(Include { paths, directory: directory.filter(|text| !text.is_empty()), env_files, place })
+        let directory = self.directory(&map, &path)?;
+        Some(Include { paths, directory: Some(directory).filter(|text| !text.is_empty()), env_files, place })
+    }
+
+    /// The project directory of an entry, empty where it gives none.
+    fn directory(&mut self, map: &Map, path: &KeyPath<'_>) -> Option<String> {
+        let key = "project_directory";
+        match map.get(key) {
+            None | Some(Node { kind: Kind::Null, .. }) => Some(String::new()),
+            Some(Node { kind: Kind::Str(text), .. }) => Some(text.clone()),
+            Some(Node { kind: Kind::Int(number), .. }) => Some(number.to_string()),
+            Some(node) => {
+                let path = path.key(key);
+                let error = LoadError::new(format!("{path} must be a string"));
+                self.errors.push(error.at(&node.place).of(path));
+                None
+            }
+        }
     }
 
     fn texts(&mut self, map: &Map, key: &str, path: &KeyPath<'_>) -> Option<Vec<(String, Place)>> {
@@ -146,14 +163,12 @@ impl Loader<'_> {
         }
         let base = paths::Base { directory: base, home: scope.base.home.clone() };
         let scope = self.scope(base, directory, environment);
-        let mut chain = included.to_vec();
-        chain.push(main);
         let expected = files.len();
         let files = self.parse_all(&files);
         if files.len() < expected {
             return None;
         }
-        self.model(files, &scope, &chain)
+        self.model(files, &scope, included)
     }
 
     fn env_files(&mut self, entry: &Include, here: &str, directory: &str) -> Option<Vec<String>> {

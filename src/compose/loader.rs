@@ -130,7 +130,7 @@ impl<'a> Loader<'a> {
 
     /// Loads the files of one model, one over the other, up to absolute paths. `None` when something was wrong.
     ///
-    /// `included` are the main files that this model is included through, from the project's own.
+    /// `included` are the files that this model is included through, from the project's own.
     pub(super) fn model(&mut self, files: Vec<LoadFile>, scope: &Scope, included: &[String]) -> Option<Node> {
         let before = self.errors.len();
         let root = Place {
@@ -140,8 +140,9 @@ impl<'a> Loader<'a> {
         };
         let mut model = Node::new(root, Kind::Map(Map::new()));
         for LoadFile { path, documents } in files {
+            let chain = [included, std::slice::from_ref(&path)].concat();
             for document in documents {
-                self.document(&mut model, document, &path, scope, included);
+                self.document(&mut model, document, &path, scope, &chain);
             }
         }
         if self.errors.len() > before {

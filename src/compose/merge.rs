@@ -59,19 +59,12 @@ fn rule(path: &KeyPath<'_>) -> Rule {
 /// Lays `over` on `base`. What cannot be overridden is reported, and stays as it was.
 pub(super) fn merge(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
     let rule = rule(path);
-    // Null keeps the earlier value, but where the later one counts whole.
-    if base.is_null() || matches!(rule, Rule::Replace) {
-        *base = over;
-        return;
-    }
-    if over.is_null() {
-        if matches!(rule, Rule::Logging) {
-            errors.push(LoadError::new(format!("cannot override {path} with nothing")).at(&over.place).of(path));
-        }
-        return;
-    }
     match rule {
-        Rule::General | Rule::Replace => general(base, over, path, errors),
+        Rule::General if base.is_null() => *base = over,
+        // Null keeps the earlier value.
+        Rule::General if over.is_null() => {}
+        Rule::General => general(base, over, path, errors),
+        Rule::Replace => *base = over,
         Rule::Pairs => {
             let (mut items, more) = (pairs(base), pairs(&over));
             items.extend(more);
@@ -87,10 +80,9 @@ pub(super) fn merge(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mu
             base.kind = Kind::Seq(items);
         }
         Rule::Build => {
-            let over = with_context(over);
             let place = base.place.clone();
             *base = with_context(std::mem::replace(base, Node::new(place, Kind::Null)));
-            general(base, over, path, errors);
+            as_mappings(base, with_context(over), path, errors);
         }
         Rule::Dependencies => named(base, over, path, errors, &|place| {
             let text = Node::new(place.clone(), Kind::Str("service_started".to_owned()));
@@ -104,6 +96,9 @@ pub(super) fn merge(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mu
         Rule::Logging => {
             let driver = |node: &Node| node.as_map().and_then(|map| map.get("driver")).cloned();
             match (driver(base), driver(&over)) {
+                _ if base.as_map().is_none() || over.as_map().is_none() => {
+                    errors.push(LoadError::new(format!("cannot override {path}")).at(&over.place).of(path));
+                }
                 (Some(one), Some(other)) if one != other => *base = over,
                 _ => general(base, over, path, errors),
             }
@@ -186,7 +181,27 @@ fn named(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mut LoadError
     let place = base.place.clone();
     let left = from_names(std::mem::replace(base, Node::new(place, Kind::Null)), value);
     *base = left;
-    general(base, from_names(over, value), path, errors);
+    let over = from_names(over, value);
+    if matches!((&base.kind, &over.kind), (Kind::Seq(_), _) | (_, Kind::Seq(_))) {
+        errors.push(LoadError::new(format!("cannot override {path}")).at(&over.place).of(path));
+        return;
+    }
+    as_mappings(base, over, path, errors);
+}
+
+/// Merges what should be mappings: anything else is an empty one to Compose, and nothing can be laid on it.
+fn as_mappings(base: &mut Node, over: Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+    let Kind::Map(over) = over.kind else {
+        if base.as_map().is_none() {
+            base.kind = Kind::Map(Map::new());
+        }
+        return;
+    };
+    match &mut base.kind {
+        Kind::Map(map) => mappings(map, over, path, errors),
+        _ if over.is_empty() => base.kind = Kind::Map(over),
+        _ => errors.push(LoadError::new(format!("{path} must be a mapping")).at(&base.place).of(path)),
+    }
 }
 
 /// A list of keys as a mapping of those keys.
@@ -290,6 +305,9 @@ mod tests {
             ("logging: {driver: a, options: {x: y}}", "logging: {driver: b}", "logging: {driver: b}"),
             ("logging: {options: {x: y}}", "logging: {driver: b}", "logging: {driver: b, options: {x: y}}"),
             ("ulimits: {n: {soft: 1, hard: 2}}", "ulimits: {n: 3}", "ulimits: {n: 3}"),
+            ("build: x", "build: [y]", "build: {context: x}"),
+            ("networks: {n: }", "networks: text", "networks: {n: }"),
+            ("dns: 1.1.1.1", "dns: null", "dns: [1.1.1.1]"),
             ("volumes: ['./a:/x', /y]", "volumes: ['vol:/x']", "volumes: ['vol:/x', /y]"),
         ] {
             let expected = document(&format!("services: {{a: {{{result}}}}}"));
@@ -302,6 +320,19 @@ mod tests {
         let (result, errors) = merged("cap_add: [a]", "cap_add: {a: b}");
         assert_eq!(errors, "f:1:25: cannot override services.a.cap_add");
         assert_eq!(result, document("services: {a: {cap_add: [a]}}"), "the rest of the project can still be looked at");
+    }
+
+    #[test]
+    fn nothing_can_be_laid_on_what_is_no_mapping() {
+        for (base, over, error) in [
+            ("build: null", "build: {target: t}", "f:1:23: services.a.build must be a mapping"),
+            ("networks: text", "networks: [n]", "f:1:26: services.a.networks must be a mapping"),
+            ("networks: [n]", "networks: [1]", "f:1:26: cannot override services.a.networks"),
+            ("logging: {driver: a}", "logging: null", "f:1:25: cannot override services.a.logging"),
+            ("logging: text", "logging: {driver: a}", "f:1:25: cannot override services.a.logging"),
+        ] {
+            assert_eq!(merged(base, over).1, error, "{base} + {over}");
+        }
     }
 
     #[test]

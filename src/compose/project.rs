@@ -62,6 +62,13 @@ impl Project {
         project.disabled.extend(project.services.remove_entry(name));
         project
     }
+
+    /// The project as `docker compose config` prints and hashes it: label files are in the labels, and not named again.
+    #[must_use]
+    pub fn without_label_files(mut self) -> Self {
+        self.services.values_mut().for_each(|service| service.label_file.clear());
+        self
+    }
 }
 
 /// One service of the project.
@@ -142,6 +149,9 @@ pub struct Service {
     pub env_file: Vec<EnvFile>,
     #[serde(skip_serializing_if = "is_default")]
     pub expose: Vec<String>,
+    /// Left only where the base is an empty service, which Compose takes for none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub extends: Option<Value>,
     #[serde(skip_serializing_if = "is_default")]
     pub external_links: Vec<String>,
     /// Addresses by host name. Serialised as the sorted list of `host=ip`.

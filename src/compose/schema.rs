@@ -161,8 +161,11 @@ fn unknown(entry: &Entry, object: &Object, path: &str, hints: bool) -> Fault {
 
 /// The first two items that are equal, numbers by their values.
 fn first_repetition(items: &[Node]) -> Option<(usize, usize)> {
+    /// A number is also what an earlier text says, but not the other way round: so Compose compares.
     fn equal(a: &Node, b: &Node) -> bool {
         match (&a.kind, &b.kind) {
+            #[expect(clippy::cast_precision_loss, clippy::float_cmp, reason = "80 and \"80\" are the same port")]
+            (Kind::Int(int), Kind::Str(text)) => text.parse::<f64>().is_ok_and(|number| number == *int as f64),
             #[expect(clippy::cast_precision_loss, clippy::float_cmp, reason = "80 and 80.0 are the same port")]
             (Kind::Int(int), Kind::Float(float)) | (Kind::Float(float), Kind::Int(int)) => *int as f64 == *float,
             (Kind::Seq(a), Kind::Seq(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
@@ -181,7 +184,7 @@ fn first_repetition(items: &[Node]) -> Option<(usize, usize)> {
     // Anything but texts is rare and short; a hostile list is cut off.
     let items = items.get(..items.len().min(MOST_COMPARED))?;
     items.iter().enumerate().find_map(|(second, item)| {
-        items.iter().take(second).position(|earlier| equal(earlier, item)).map(|first| (first, second))
+        items.iter().take(second).position(|earlier| equal(item, earlier)).map(|first| (first, second))
     })
 }
 
@@ -300,6 +303,7 @@ mod tests {
             ("develop: {watch: [{}]}", "services.a.develop.watch.0 missing properties 'path', 'action'"),
             ("hostname: 2001-01-01", "services.a.hostname invalid jsonType time.Time"),
             ("ports: [80, 80.0]", "services.a.ports items at 0 and 1 are equal"),
+            ("group_add: [\"1\", 1]", "services.a.group_add items at 0 and 1 are equal"),
             (
                 "pull_policy: foo",
                 "services.a.pull_policy 'foo' does not match pattern \

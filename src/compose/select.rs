@@ -8,7 +8,7 @@ use super::check::{self, Services};
 use super::dotenv;
 use super::error::{LoadError, LoadErrors};
 use super::files::{Opener, warn_unset};
-use super::project::{EnvFile, NullableMap, Project, Service};
+use super::project::{EnvFile, Project, Service};
 use super::yaml::Place;
 use super::{FileKind, Model};
 use crate::names::ServiceName;
@@ -158,8 +158,9 @@ impl FileReader<'_> {
                 }
                 _ => {}
             }
-            match self.read(file, "", &|name| known.get(name).cloned()) {
-                Ok(read) => labels.extend(read),
+            let mut read = BTreeMap::new();
+            match self.read(&mut read, file, "", &|name| known.get(name).cloned()) {
+                Ok(()) => labels.extend(read),
                 Err(error) => self.report("label_file", error),
             }
         }
@@ -174,12 +175,10 @@ impl FileReader<'_> {
                 *value = outside.get(name).cloned();
             }
         }
-        let mut variables: NullableMap = service
-            .environment
-            .iter()
-            .filter(|(_, value)| value.is_some())
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
+        let own = std::mem::take(&mut service.environment);
+        let mut variables: BTreeMap<String, String> =
+            own.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
+        let lookup = |name: &str| outside.get(name).cloned().or_else(|| own.get(name).cloned().flatten());
         for EnvFile { path, required, format } in std::mem::take(&mut service.env_file) {
             if path != "/dev/null"
                 && let Err(error) = self.opener.kind(&path)
@@ -190,27 +189,22 @@ impl FileReader<'_> {
                 }
                 continue;
             }
-            let known = variables.clone();
-            let own = service.environment.clone();
-            let lookup = |name: &str| {
-                let value = outside.get(name).cloned();
-                value.or_else(|| own.get(name).cloned().flatten()).or_else(|| known.get(name).cloned().flatten())
-            };
-            match self.read(&path, &format, &lookup) {
-                Ok(read) => variables.extend(read.into_iter().map(|(name, value)| (name, Some(value)))),
-                Err(error) => self.report("env_file", error),
+            if let Err(error) = self.read(&mut variables, &path, &format, &lookup) {
+                self.report("env_file", error);
             }
         }
-        variables.append(&mut service.environment);
-        service.environment = variables;
+        service.environment = variables.into_iter().map(|(name, value)| (name, Some(value))).collect();
+        service.environment.extend(own);
     }
 
+    /// Adds what a file says to `values`.
     fn read(
         &mut self,
+        values: &mut BTreeMap<String, String>,
         file: &str,
         format: &str,
         lookup: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<BTreeMap<String, String>, LoadError> {
+    ) -> Result<(), LoadError> {
         if matches!(self.opener.kind(file), Ok(FileKind::Directory)) {
             return Err(LoadError::new(format!("{file} is a directory")));
         }
@@ -218,9 +212,9 @@ impl FileReader<'_> {
         let parsed = match format {
             "" => {
                 let warnings = &mut *self.warnings;
-                dotenv::parse(&text, lookup, &mut |name| warn_unset(name, warnings))
+                dotenv::parse_onto(values, &text, lookup, &mut |name| warn_unset(name, warnings))
             }
-            "raw" => dotenv::parse_raw(&text, lookup),
+            "raw" => dotenv::parse_raw(&text, lookup).map(|read| values.extend(read)),
             other => return Err(LoadError::new(format!("unsupported env_file format {other:?}"))),
         };
         parsed.map_err(|error| {

@@ -23,6 +23,8 @@ struct Stamp {
     inode: u64,
     size: u64,
     modified: (i64, i64),
+    /// Also moves where a tool sets `modified` back to what it was.
+    changed: (i64, i64),
 }
 
 impl Stamp {
@@ -33,6 +35,7 @@ impl Stamp {
             inode: meta.ino(),
             size: meta.size(),
             modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
         })
     }
 }
@@ -97,8 +100,16 @@ pub struct Projects {
 
 fn load(options: &Options) -> (Arc<Watched>, Result<Model, LoadErrors>) {
     let files = Arc::new(Watched::default());
-    let model = compose::load(files.as_ref(), options);
+    let model = compose::load(files.as_ref(), options).and_then(|model| consistent(model, &files));
     (files, model)
+}
+
+/// A project whose services do not hold together is as broken as one that cannot be read: neither those that are
+/// enabled now, nor all of them, since a run may enable a profile.
+fn consistent(model: Model, files: &Watched) -> Result<Model, LoadErrors> {
+    let Err(errors) = model.select_for_stop(files, &[]) else { return Ok(model) };
+    let all = model.clone().with_profiles(vec!["*".to_owned()]);
+    if all.select_for_stop(files, &[]).is_ok() { Ok(model) } else { Err(errors) }
 }
 
 impl Projects {
@@ -157,12 +168,12 @@ impl Projects {
 
     /// All enabled services, as `docker compose config` prints them.
     pub fn select_all(&self) -> Result<Project, LoadErrors> {
-        self.current().select(&Watched::default(), &[])
+        self.current().select(&Watched::default(), &[]).map(Project::without_label_files)
     }
 
     /// The same without their env files, as `docker compose config --hash` hashes them.
     pub fn select_all_without_env_files(&self) -> Result<Project, LoadErrors> {
-        self.current().select_for_stop(&Watched::default(), &[])
+        self.current().select_for_stop(&Watched::default(), &[]).map(Project::without_label_files)
     }
 
     /// The files that a service's container body quotes, by the path that the service gives.

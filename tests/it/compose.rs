@@ -73,11 +73,7 @@ fn options() -> Options {
 fn config(files: &Memory, options: &Options, services: &[&str]) -> String {
     let services: Vec<ServiceName> = services.iter().map(|name| name.parse().unwrap()).collect();
     match compose::load(files, options).and_then(|model| model.select(files, &services)) {
-        Ok(mut project) => {
-            // `config` reads them and leaves them out; a container's hash has them.
-            project.services.values_mut().for_each(|service| service.label_file.clear());
-            config_json(&project).unwrap()
-        }
+        Ok(project) => config_json(&project.without_label_files()).unwrap(),
         Err(errors) => errors.to_string(),
     }
 }
@@ -170,6 +166,21 @@ fn a_host_path_that_a_variable_brings_is_read_where_we_see_it() {
     let web = &project.services["web"];
     assert_eq!(web.environment["A"].as_deref(), Some("1"));
     assert_eq!(web.volumes[0].source, "/srv/app/d");
+}
+
+#[test]
+fn a_container_name_is_taken_only_by_a_service_that_is_created_too() {
+    let text =
+        "services:\n  a: {image: x, container_name: one}\n  b: {image: x, container_name: one, depends_on: [a]}\n";
+    let files = Memory::of(&[("compose.yaml", text)]);
+    let model = compose::load(&files, &options()).unwrap();
+    let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<ServiceName>>();
+    assert!(model.select(&files, &names(&["a"])).is_ok());
+    assert!(model.select_for_stop(&files, &[]).is_ok(), "nothing is created");
+    for selected in [&[][..], &["b"][..]] {
+        let errors = model.select(&files, &names(selected)).unwrap_err().to_string();
+        assert!(errors.contains("container name \"one\" is already in use by service a"), "{errors}");
+    }
 }
 
 #[test]

@@ -65,9 +65,9 @@ fn loaded(fixture: &Path) -> Result<Value, LoadErrors> {
         std::fs::read(fixture.join("case.json")).map_or(json!({}), |text| serde_json::from_slice(&text).unwrap());
     let files = Moved { from: fixture.to_owned(), to: place.clone() };
     let model = compose::load(&files, &options(&case, &place))?;
-    let project = model.select(&files, &[])?;
+    let project = model.select(&files, &[])?.without_label_files();
     // Compose hashes what the file says: env files are not merged into it.
-    let unread = model.select_for_stop(&files, &[])?;
+    let unread = model.select_for_stop(&files, &[])?.without_label_files();
     let hashes: BTreeMap<_, _> = unread
         .services
         .iter()

@@ -502,3 +502,32 @@ async fn a_changed_file_counts_from_the_next_run_on_and_a_broken_one_does_not() 
     assert!(stack.run("weather").await.unwrap().outcome.is_success());
     assert_eq!(stack.runner.broken_project(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_whose_services_do_not_hold_together_is_broken_too() {
+    let stack = Stack::new(PLAIN);
+    for service in ["image: x, depends_on: [nobody]", "image: x, networks: [nowhere]", "image: x, label_file: none"] {
+        let text =
+            format!("{{name: p, services: {{weather: {{image: 'gone:2', pull_policy: never}}, b: {{{service}}}}}}}");
+        stack.folder.write("compose.yaml", &text);
+        assert!(stack.run("weather").await.unwrap().outcome.is_success(), "{service}: the last good one stays");
+        assert!(stack.runner.broken_project().is_some(), "{service}");
+    }
+    stack.folder.write("none", "");
+    let report = stack.run("weather").await.unwrap();
+    assert!(
+        report.error.is_some_and(|error| error.contains("gone:2")),
+        "the label file that was missing is looked for"
+    );
+    assert_eq!(stack.runner.broken_project(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dependency_in_a_profile_that_only_a_run_enables_is_no_fault() {
+    let stack = Stack::new(PLAIN);
+    let text = "{name: p, services: {weather: {image: 'gone:2', pull_policy: never}, \
+                b: {image: x, depends_on: [c]}, c: {image: x, profiles: [later]}}}";
+    stack.folder.write("compose.yaml", text);
+    stack.run("weather").await.ok();
+    assert_eq!(stack.runner.broken_project(), None);
+}

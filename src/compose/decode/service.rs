@@ -10,7 +10,7 @@ use super::super::project::{
 use super::super::short;
 use super::super::yaml::{Entry, Kind, Node};
 use super::parts::{blkio, build, deploy, develop, device_request, hook, provider};
-use super::reader::{Reader, within_extensions};
+use super::reader::{Reader, json, within_extensions};
 use crate::names::ServiceName;
 
 #[allow(clippy::too_many_lines, reason = "one line a field")]
@@ -64,6 +64,7 @@ pub(super) fn service(reader: &Reader<'_>) -> Service {
             format: file.string("format"),
         }),
         expose: reader.strings("expose"),
+        extends: reader.map.get("extends").map(json),
         external_links: reader.strings("external_links"),
         extra_hosts: hosts(reader),
         group_add: reader.strings("group_add"),
