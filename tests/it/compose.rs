@@ -183,6 +183,13 @@ fn a_container_name_is_taken_only_by_a_service_that_is_created_too() {
     }
 }
 
+/// Compose says so only where it prints or hashes the number, which is before every container.
+#[test]
+fn a_number_that_is_not_finite_is_refused_at_its_place() {
+    let errors = errors_of(&Memory::of(&[("compose.yaml", "services:\n  a:\n    image: x\n    cpus: .inf\n")]));
+    assert_eq!(errors.to_string(), "compose.yaml:4:11: services.a.cpus must be a finite number");
+}
+
 #[test]
 fn stopping_reads_no_env_file() {
     let files = Memory::of(&[("compose.yaml", "services: {web: {image: x, env_file: nowhere.env}}")]);
