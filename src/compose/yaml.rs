@@ -2,171 +2,28 @@
 //!
 //! granit-parser gives the events; scalars, merge keys, tags and duplicate keys follow go-yaml v3, which Compose uses.
 //! Aliases are copied, within a budget. Where the two read a text differently, it is patched and read again.
-//!
-//! One parser, longer than a file should be: its parts share the place that they have come to.
 
 mod dialect;
+mod error;
 mod map;
+mod node;
 mod scalar;
 mod tabs;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, StructureStyle};
 
 use self::dialect::Patch;
+pub use self::error::{YamlError, YamlErrorKind};
+use self::map::merge_into;
 pub use self::map::{Entry, Map};
+use self::node::each_child;
+pub use self::node::{Kind, Node, Place, Tag, take_tags};
 use self::tabs::{Misplaced, Tabs};
-
-/// Where a value or key stands.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// The file, as it is shown to people.
-    pub file: Arc<str>,
-    /// Line, from 1.
-    pub line: u32,
-    /// Column in characters, from 1.
-    pub column: u32,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file, self.line, self.column)
-    }
-}
-
-/// A Compose tag: what merging does with the attribute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tag {
-    /// `!reset`: the attribute goes, here and in the files before. Its value means nothing.
-    Reset,
-    /// `!override`: the attribute replaces that of the files before, unmerged.
-    Override,
-}
-
-/// A value, its tag and its place.
-#[derive(Debug, Clone)]
-pub struct Node {
-    /// The Compose tag; any other tag only decides how a scalar is read.
-    pub tag: Option<Tag>,
-    /// Where the value starts.
-    pub place: Place,
-    /// The value.
-    pub kind: Kind,
-}
-
-/// What a node holds.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Kind {
-    /// No value.
-    Null,
-    /// `true` or `false`.
-    Bool(bool),
-    /// An integer of 64 bits, with or without sign.
-    Int(i128),
-    /// A floating-point number.
-    Float(f64),
-    /// Text.
-    Str(String),
-    /// A date or time, in RFC 3339. Only extensions (`x-…`) may hold one.
-    Timestamp(String),
-    /// A list.
-    Seq(Vec<Node>),
-    /// A mapping.
-    Map(Map),
-}
-
-/// Nodes are equal when their values are, wherever they stand.
-impl PartialEq for Node {
-    fn eq(&self, other: &Self) -> bool {
-        self.tag == other.tag && self.kind == other.kind
-    }
-}
-
-impl Node {
-    /// A node without a tag.
-    pub fn new(place: Place, kind: Kind) -> Self {
-        Self { tag: None, place, kind }
-    }
-
-    /// The text, if it is one.
-    pub fn as_str(&self) -> Option<&str> {
-        if let Kind::Str(text) = &self.kind { Some(text) } else { None }
-    }
-
-    /// The mapping, if it is one.
-    pub fn as_map(&self) -> Option<&Map> {
-        if let Kind::Map(map) = &self.kind { Some(map) } else { None }
-    }
-
-    /// The mapping, to change it.
-    pub fn as_map_mut(&mut self) -> Option<&mut Map> {
-        if let Kind::Map(map) = &mut self.kind { Some(map) } else { None }
-    }
-
-    /// The list, if it is one.
-    pub fn as_seq(&self) -> Option<&[Node]> {
-        if let Kind::Seq(items) = &self.kind { Some(items) } else { None }
-    }
-
-    /// The list, to change it.
-    pub fn as_seq_mut(&mut self) -> Option<&mut Vec<Node>> {
-        if let Kind::Seq(items) = &mut self.kind { Some(items) } else { None }
-    }
-
-    /// Whether it is null.
-    pub fn is_null(&self) -> bool {
-        self.kind == Kind::Null
-    }
-}
-
-/// Takes the `!reset` nodes out of a tree, clears its `!override` tags, and returns the paths of both, in order.
-///
-/// Inside an overriding value nothing is looked for: it is taken as it is.
-pub fn take_tags(node: &mut Node) -> Vec<Vec<String>> {
-    fn visit(node: &mut Node, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> bool {
-        match node.tag.take() {
-            Some(Tag::Reset) => {
-                found.push(path.clone());
-                return false;
-            }
-            Some(Tag::Override) => {
-                found.push(path.clone());
-                return true;
-            }
-            None => {}
-        }
-        match &mut node.kind {
-            Kind::Seq(items) => {
-                let mut index = 0;
-                items.retain_mut(|item| {
-                    path.push(index.to_string());
-                    index += 1;
-                    let keep = visit(item, path, found);
-                    path.pop();
-                    keep
-                });
-            }
-            Kind::Map(map) => map.retain_mut(|entry| {
-                path.push(entry.key.clone());
-                let keep = visit(&mut entry.value, path, found);
-                path.pop();
-                keep
-            }),
-            Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::Str(_) | Kind::Timestamp(_) => {}
-        }
-        true
-    }
-    let mut found = Vec::new();
-    if !visit(node, &mut Vec::new(), &mut found) {
-        node.kind = Kind::Null;
-    }
-    found
-}
 
 /// Bounds on what a file may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,50 +43,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self { bytes: 10 << 20, depth: 128, nodes: 1_000_000, text: 32 << 20 }
     }
-}
-
-/// Why a file is not YAML that Compose takes.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{kind}")]
-pub struct YamlError {
-    /// Where.
-    pub place: Place,
-    /// What is wrong.
-    pub kind: YamlErrorKind,
-}
-
-/// What is wrong with a file's YAML.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the message of each variant says it")]
-pub enum YamlErrorKind {
-    #[error("{0}")]
-    Syntax(String),
-    #[error("mapping key {key:?} already defined at line {first}")]
-    DuplicateKey { key: String, first: u32 },
-    #[error("non-string key {}: {key}", location(.path))]
-    NonStringKey { path: String, key: String },
-    #[error("invalid map key: a mapping or list cannot be a key")]
-    ComplexKey,
-    #[error("map merge requires map or sequence of maps as the value")]
-    MergeValue,
-    #[error("unknown anchor '{0}' referenced")]
-    UnknownAnchor(String),
-    #[error("alias refers to the value that it is part of")]
-    Cycle,
-    #[error("cannot decode {found} `{text}` as a {tag}")]
-    Tag { tag: String, found: &'static str, text: String },
-    #[error("!!binary value contains invalid base64 data")]
-    Binary,
-    #[error("file of {bytes} bytes is larger than the limit of {limit}")]
-    TooLarge { bytes: usize, limit: usize },
-    #[error("mappings and lists are nested more than {limit} deep")]
-    TooDeep { limit: usize },
-    #[error("document holds more than {nodes} values or {text} bytes of text once its aliases are expanded")]
-    TooManyNodes { nodes: usize, text: usize },
-}
-
-fn location(path: &str) -> String {
-    if path.is_empty() { "at top level".to_owned() } else { format!("in {path}") }
 }
 
 /// Bytes that may be read again because of patches.
@@ -638,50 +451,6 @@ fn inside(mut error: YamlError, step: &str) -> YamlError {
         *path = format!("{step}{separator}{path}");
     }
     error
-}
-
-/// Adds what `<<` brings: own keys win over it, and earlier members of a list over later ones.
-fn merge_into(map: &mut Map, value: Node) -> Result<(), YamlError> {
-    let wrong = |place| YamlError { place, kind: YamlErrorKind::MergeValue };
-    let members = match value.kind {
-        Kind::Seq(members) => members,
-        kind => vec![Node { kind, ..value }],
-    };
-    for member in members {
-        let Kind::Map(brought) = member.kind else { return Err(wrong(member.place)) };
-        for Entry { key, place, value } in brought {
-            match map.get_mut(&key) {
-                None => {
-                    map.insert(key, place, value);
-                }
-                // The key is reset for the files before; in this one the merged value is left.
-                Some(own) if own.tag == Some(Tag::Reset) => *own = Node { tag: Some(Tag::Override), ..value },
-                Some(_) => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Visits all nodes below one, and drops those for which `keep` says no.
-fn each_child(node: &mut Node, keep: &mut dyn FnMut(&mut Node) -> bool) {
-    match &mut node.kind {
-        Kind::Seq(items) => items.retain_mut(|item| {
-            let kept = keep(item);
-            if kept {
-                each_child(item, keep);
-            }
-            kept
-        }),
-        Kind::Map(map) => map.retain_mut(|entry| {
-            let kept = keep(&mut entry.value);
-            if kept {
-                each_child(&mut entry.value, keep);
-            }
-            kept
-        }),
-        Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::Str(_) | Kind::Timestamp(_) => {}
-    }
 }
 
 fn compose_tag(tag: &granit_parser::Tag) -> Option<Tag> {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, hash_map};
 use std::hash::{BuildHasher, RandomState};
 
-use super::{Node, Place};
+use super::{Kind, Node, Place, Tag, YamlError, YamlErrorKind};
 
 /// One key of a mapping, with its value.
 #[derive(Debug, Clone, PartialEq)]
@@ -188,6 +188,29 @@ impl FromIterator<Entry> for Map {
         }
         map
     }
+}
+
+/// Adds what `<<` brings: own keys win over it, and earlier members of a list over later ones.
+pub(super) fn merge_into(map: &mut Map, value: Node) -> Result<(), YamlError> {
+    let wrong = |place| YamlError { place, kind: YamlErrorKind::MergeValue };
+    let members = match value.kind {
+        Kind::Seq(members) => members,
+        kind => vec![Node { kind, ..value }],
+    };
+    for member in members {
+        let Kind::Map(brought) = member.kind else { return Err(wrong(member.place)) };
+        for Entry { key, place, value } in brought {
+            match map.get_mut(&key) {
+                None => {
+                    map.insert(key, place, value);
+                }
+                // The key is reset for the files before; in this one the merged value is left.
+                Some(own) if own.tag == Some(Tag::Reset) => *own = Node { tag: Some(Tag::Override), ..value },
+                Some(_) => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
