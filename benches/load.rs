@@ -31,7 +31,7 @@ fn project(services: usize) -> String {
             text,
             "  service-{number}:
     <<: *common
-    image: ${{REGISTRY:-docker.io}}/app-{number}:1.0
+    image: ${{REGISTRY:-registry.example}}/app-{number}:1.0
     command: sh -c 'exec app --number {number}'
     environment: {{NUMBER: {number}, LEVEL: \"${{LEVEL:-info}}\", HOST: redis}}
     ports: [\"{port}:80\", \"127.0.0.1::9000\"]

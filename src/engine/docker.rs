@@ -125,7 +125,7 @@ impl Engine for Docker {
 
     async fn pull_image(&self, image: &PullImage) -> Result<(), EngineError> {
         let engine = self.connection().await?.client;
-        let credentials = pull::credentials(self.client_config.as_deref(), &image.reference);
+        let credentials = pull::credentials(&engine, self.client_config.as_deref(), &image.reference).await;
         self.sorted("pull image", pull::pull(&engine, image, credentials).await)
     }
 

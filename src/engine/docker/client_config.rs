@@ -162,7 +162,7 @@ impl ClientConfig {
 }
 
 /// A key of `auths` without scheme and path.
-fn host(key: &str) -> &str {
+pub(super) fn host(key: &str) -> &str {
     let key = key.split_once("://").map_or(key, |(_, rest)| rest);
     key.split_once('/').map_or(key, |(host, _)| host)
 }

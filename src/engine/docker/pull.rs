@@ -7,10 +7,11 @@ use bollard::errors::Error;
 use bollard::query_parameters::CreateImageOptions;
 use futures::TryStreamExt;
 use tokio::time::{Duration, Instant, timeout};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::ClientConfig;
+use super::client_config::{ClientConfig, host};
 use crate::engine::PullImage;
+use crate::report::Chain;
 
 /// Time between two progress lines.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -18,21 +19,30 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// Longest silence of a pull. The Engine tells of every step, down to the parts of a layer that is unpacked.
 const SILENCE_LIMIT: Duration = Duration::from_mins(5);
 
-/// The registry of references without one, as `config.json` names it.
-const DEFAULT_REGISTRY: &str = "https://index.docker.io/v1/";
-
-/// The registry that an image reference names.
-fn registry(reference: &str) -> &str {
-    match reference.split_once('/') {
-        Some(("docker.io" | "index.docker.io", _)) => DEFAULT_REGISTRY,
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
-        _ => DEFAULT_REGISTRY,
-    }
+/// The registry that an image reference names; `default` where it names none, or that one by its domain.
+fn registry<'a>(reference: &'a str, default: &'a str) -> &'a str {
+    let Some((first, _)) = reference.split_once('/') else { return default };
+    let is_host = first == "localhost" || first.contains(['.', ':']);
+    let is_default = host(default).strip_suffix(first).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    if is_host && !is_default { first } else { default }
 }
 
 /// Credentials for the registry of `reference`, from `config.json` in `folder`. None where it has none for it.
-pub(super) fn credentials(folder: Option<&Path>, reference: &str) -> Option<DockerCredentials> {
-    ClientConfig::load(folder).credentials(registry(reference))
+#[expect(clippy::disallowed_types, reason = "this is the adapter")]
+pub(super) async fn credentials(
+    engine: &bollard::Docker,
+    folder: Option<&Path>,
+    reference: &str,
+) -> Option<DockerCredentials> {
+    let folder = folder?;
+    let default = match engine.info().await {
+        Ok(info) => info.index_server_address.unwrap_or_default(),
+        Err(error) => {
+            warn!(error = %Chain(&error), "default registry not known, pulling from it without credentials");
+            String::new()
+        }
+    };
+    ClientConfig::load(Some(folder)).credentials(registry(reference, &default))
 }
 
 /// Name and tag as the Engine takes them: a missing tag would pull them all.
@@ -87,11 +97,14 @@ mod tests {
 
     #[test]
     fn a_reference_without_a_registry_is_the_default_ones() {
-        for reference in ["redis:7", "library/redis", "docker.io/me/private:1", "index.docker.io/me/private"] {
-            assert_eq!(registry(reference), DEFAULT_REGISTRY, "{reference}");
+        let default = "https://index.hub.example/v1/";
+        for reference in ["redis:7", "library/redis", "hub.example/me/private:1", "index.hub.example/me/private"] {
+            assert_eq!(registry(reference, default), default, "{reference}");
         }
-        assert_eq!(registry("localhost/x"), "localhost");
-        assert_eq!(registry("registry.example:5000/a/b:1"), "registry.example:5000");
+        assert_eq!(registry("localhost/x", default), "localhost");
+        assert_eq!(registry("b.example/x", default), "b.example");
+        assert_eq!(registry("registry.example:5000/a/b:1", default), "registry.example:5000");
+        assert_eq!(registry("registry.example/a", ""), "registry.example");
     }
 
     #[tokio::test(start_paused = true)]
