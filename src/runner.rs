@@ -250,6 +250,11 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         self.inner.ledger.records()
     }
 
+    /// The project's files.
+    pub fn projects(&self) -> &Projects {
+        &self.inner.projects
+    }
+
     /// All services of the project, enabled or not.
     pub fn services(&self) -> BTreeSet<ServiceName> {
         self.inner.projects.current().services().map(|(name, _)| name.clone()).collect()

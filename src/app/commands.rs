@@ -38,9 +38,9 @@ fn configuration(errors: &LoadErrors) -> Failed {
 pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
     let engine = Arc::new(engine(&settings.docker));
     let located = project::locate_now(&settings.compose, engine.as_ref()).await;
-    let projects = Projects::open(located.options.clone()).map_err(|errors| configuration(&errors))?;
+    let runner = spectator(settings, &engine, located)?;
+    let projects = runner.projects();
     let known = projects.current();
-    let runner = spectator(settings, &engine, &located)?;
     let reachable = runner.ping().await;
     for warning in &settings.warnings {
         print(&format!("warning: {warning}"))?;
@@ -83,9 +83,9 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
 fn spectator(
     settings: &Settings,
     engine: &Arc<Docker>,
-    located: &project::Located,
+    located: project::Located,
 ) -> Result<Runner<Docker, RedisBus>, Failed> {
-    let projects = Projects::open(located.options.clone()).map_err(|errors| configuration(&errors))?;
+    let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
     let bus = Arc::new(RedisBus::new(&settings.redis).context("Redis address")?);
     let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
     let options = runner_options(settings, dialect(&settings.compose, located.deployed_by));

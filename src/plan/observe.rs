@@ -1,6 +1,6 @@
 //! What was observed of the Engine, as far as plans depend on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use bollard::models::{
@@ -89,47 +89,40 @@ impl Container {
     /// The container of a list's entry; none where it is not of any service.
     #[must_use]
     pub fn of(summary: &ContainerSummary) -> Option<Self> {
-        let labels = summary.labels.as_ref()?;
-        let label = |key: &str| labels.get(key).cloned();
         let networks = summary.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+        let state = summary.state.map_or(State::Dead, State::from);
         Some(Self {
-            id: summary.id.clone()?,
-            name: own_name(summary)?.to_owned(),
-            service: label(labels::SERVICE)?,
-            number: label(labels::CONTAINER_NUMBER).and_then(|number| number.parse().ok()),
-            one_off: label(labels::ONE_OFF).is_some_and(|value| value == "True"),
-            state: summary.state.map_or(State::Dead, State::from),
-            config_hash: label(labels::CONFIG_HASH).unwrap_or_default(),
-            image: label(labels::IMAGE).unwrap_or_default(),
-            slug: label(labels::SLUG),
             networks: networks
                 .iter()
                 .flat_map(|networks| networks.values())
                 .filter_map(|endpoint| endpoint.network_id.clone())
                 .collect(),
             mounts: summary.mounts.clone().unwrap_or_default(),
+            ..Self::labelled(summary.labels.as_ref()?, summary.id.as_ref()?, own_name(summary)?, state)?
         })
     }
-}
 
-impl Container {
     /// A container that a plan creates. Its id is not known yet: its name stands for it.
-    fn planned(create: &CreateContainer) -> Self {
-        let labels = create.body.body.labels.clone().unwrap_or_default();
+    fn planned(create: &CreateContainer) -> Option<Self> {
+        Self::labelled(create.body.body.labels.as_ref()?, &create.name, &create.name, State::Created)
+    }
+
+    /// What the labels tell of a container; none where it is not of any service.
+    fn labelled(labels: &HashMap<String, String>, id: &str, name: &str, state: State) -> Option<Self> {
         let label = |key: &str| labels.get(key).cloned();
-        Self {
-            id: create.name.clone(),
-            name: create.name.clone(),
-            service: label(labels::SERVICE).unwrap_or_default(),
+        Some(Self {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            service: label(labels::SERVICE)?,
             number: label(labels::CONTAINER_NUMBER).and_then(|number| number.parse().ok()),
             one_off: label(labels::ONE_OFF).is_some_and(|value| value == "True"),
-            state: State::Created,
+            state,
             config_hash: label(labels::CONFIG_HASH).unwrap_or_default(),
             image: label(labels::IMAGE).unwrap_or_default(),
             slug: label(labels::SLUG),
             networks: Vec::new(),
             mounts: Vec::new(),
-        }
+        })
     }
 }
 
@@ -160,7 +153,7 @@ impl Stack {
     pub fn after(mut self, plan: &Plan) -> Self {
         for step in &plan.steps {
             match &step.call {
-                Call::CreateContainer(create) => self.containers.push(Container::planned(create)),
+                Call::CreateContainer(create) => self.containers.extend(Container::planned(create)),
                 Call::RemoveContainer { container, .. } => self.containers.retain(|other| other.name != *container),
                 Call::RenameContainer { container, name } => {
                     if let Some(found) = self.named(container) {
@@ -177,7 +170,14 @@ impl Stack {
                         found.state = State::Exited;
                     }
                 }
-                _ => {}
+                Call::PullImage(_)
+                | Call::CreateNetwork(_)
+                | Call::RemoveNetwork { .. }
+                | Call::ConnectNetwork { .. }
+                | Call::DisconnectNetwork { .. }
+                | Call::CreateVolume(_)
+                | Call::CopyFile { .. }
+                | Call::Exec { .. } => {}
             }
         }
         self
@@ -220,7 +220,7 @@ impl NetworkSeen {
         id: Option<&String>,
         name: Option<&String>,
         created: Option<&String>,
-        labels: Option<&std::collections::HashMap<String, String>>,
+        labels: Option<&HashMap<String, String>>,
     ) -> Self {
         let label = |key: &str| labels.and_then(|labels| labels.get(key)).cloned();
         Self {
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(Container::of(&summary).unwrap().name, "p-db-1");
         assert_eq!(Stack::of(&[summary]).peers(), {
             let mut peers = Peers::default();
-            peers.add("db", crate::spec::Peer { name: "p-db-1".to_owned(), id: "1".to_owned() });
+            peers.add("db", Peer { name: "p-db-1".to_owned(), id: "1".to_owned() });
             peers
         });
     }
