@@ -91,10 +91,22 @@ mod tests {
         Log { level: level.to_owned().try_into().unwrap(), format, color }
     }
 
+    /// What is written to a subscriber of the test's own.
+    ///
+    /// Another one for the whole process is there first. Alone, the test's would be asked of an event's interest only
+    /// where the thread that comes to it first is the test's.
+    fn with_log(dispatch: &tracing::Dispatch, events: impl FnOnce()) {
+        static FIRST: std::sync::Once = std::sync::Once::new();
+        FIRST.call_once(|| {
+            let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
+        });
+        tracing::dispatcher::with_default(dispatch, events);
+    }
+
     fn logged(settings: &Log, terminal: bool, events: impl FnOnce()) -> String {
         let written = Written::default();
         let writer = written.clone();
-        tracing::dispatcher::with_default(&dispatch(settings, terminal, move || writer.clone()), events);
+        with_log(&dispatch(settings, terminal, move || writer.clone()), events);
         written.text()
     }
 
@@ -163,6 +175,6 @@ mod tests {
             }
         }
         let settings = log("info", LogFormat::Json, Color::Auto);
-        tracing::dispatcher::with_default(&dispatch(&settings, false, || Closed), || tracing::info!("lost"));
+        with_log(&dispatch(&settings, false, || Closed), || tracing::info!("lost"));
     }
 }
