@@ -97,13 +97,29 @@ impl Site {
         listed.into_iter().map(entry).collect()
     }
 
+    /// The containers' anonymous volumes. Once a container was made anew with its predecessor's, no removal takes them
+    /// along: neither Compose's nor the Engine's.
+    async fn anonymous_volumes(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for id in self.containers().await.values() {
+            let mounts = self.engine.container(id).await.unwrap().and_then(|found| found.mounts).unwrap_or_default();
+            let anonymous = mounts.into_iter().filter(|mount| mount.destination.as_deref() == Some("/anonymous"));
+            names.extend(anonymous.filter_map(|mount| mount.name));
+        }
+        names
+    }
+
     /// Takes everything away, and says what Compose itself would have left.
-    async fn down(self) {
+    async fn down(&self) {
+        let volumes = self.anonymous_volumes().await;
         self.compose(&["--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "0"]).await;
         let left = self.containers().await;
         for container in left.values() {
             let all = RemoveContainer { force: true, volumes: true };
             self.engine.remove_container(container, all).await.unwrap();
+        }
+        for volume in volumes {
+            self.engine.remove_volume(&volume).await.unwrap();
         }
         assert!(left.is_empty(), "down left {left:?}");
         assert!(self.engine.networks(&self.project).await.unwrap().is_empty(), "down left a network");
@@ -297,9 +313,8 @@ async fn a_container_that_we_recreated_looks_as_if_docker_compose_had() {
             site.compose(&["up", "-d", "web"]).await;
         }
         seen.push(shown(&site, "web-1").await);
-        site.compose(&["down", "--volumes", "--timeout", "0"]).await;
+        site.down().await;
     }
     assert_eq!(seen[0], seen[1]);
     assert!(seen[0]["config"]["Labels"][labels::REPLACE].is_string());
-    site.down().await;
 }

@@ -7,7 +7,7 @@ use bollard::query_parameters::CreateImageOptions;
 use futures::TryStreamExt;
 use sense_orchestrator::engine::docker::{Docker, Host};
 
-use super::missing_server;
+use super::{missing_server, uses_engine};
 
 /// An image whose only content is a static busybox with its applets.
 pub(crate) const IMAGE: &str = "sense-test-busybox:1";
@@ -26,6 +26,7 @@ pub(crate) async fn engine() -> Option<Arc<Docker>> {
     let client = client(&host);
     match client {
         Ok(client) if client.ping().await.is_ok() => {
+            uses_engine();
             ensure_image(&client).await;
             Some(Arc::new(Docker::new(host, None)))
         }
