@@ -11,11 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::backend::compose::{ComposeBackend, ComposeOptions};
 use crate::bus::redis::RedisBus;
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
+use crate::projects::Projects;
 use crate::report::Chain;
-use crate::runner::{Projects, Runner, RunnerOptions, RunnerStages, ServiceOptions};
+use crate::runner::{Runner, RunnerOptions, RunnerStages, ServiceOptions};
 use crate::settings::{self, DockerHost, Settings, SettingsWarning};
 use crate::spec::Dialect;
 use crate::supervisor::Supervisor;
@@ -100,8 +102,13 @@ fn dialect(settings: &settings::Compose, deployed_by: Option<Dialect>) -> Dialec
     settings.dialect.or(deployed_by).unwrap_or_default()
 }
 
-fn runner_options(settings: &Settings, dialect: Dialect) -> RunnerOptions {
-    let client = ClientConfig::load(settings.docker.config.as_deref());
+fn compose_options(settings: &settings::Docker, dialect: Dialect) -> ComposeOptions {
+    let client = ClientConfig::load(settings.config.as_deref());
+    let proxies = client.proxies(&settings.host.to_string());
+    ComposeOptions { dialect, proxies, registry_config: client.registry_config() }
+}
+
+fn runner_options(settings: &Settings) -> RunnerOptions {
     let services = settings.services.keys().map(|name| {
         let service = settings.service(name);
         let options = ServiceOptions {
@@ -121,9 +128,6 @@ fn runner_options(settings: &Settings, dialect: Dialect) -> RunnerOptions {
         },
         services: services.collect(),
         tail: settings.runs.tail,
-        dialect,
-        proxies: client.proxies(&settings.docker.host.to_string()),
-        registry_config: client.registry_config(),
     }
 }
 
@@ -162,6 +166,7 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     };
     let projects =
         Projects::open(located.options.clone()).map_err(|errors| Failed::Configuration(errors.to_string()))?;
+    let projects = Arc::new(projects);
     let dialect = dialect(&settings.compose, located.deployed_by);
     info!(project = %projects.name(), compose_version = %dialect, "project loaded");
 
@@ -170,8 +175,9 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let mut supervisor = Supervisor::new();
     let stages = supervisor.stages();
     let runner_stages = RunnerStages { intake: stages.intake.clone(), abort: stages.abort.clone() };
-    let options = runner_options(&settings, dialect);
-    let runner = Runner::new(Arc::clone(&engine), Arc::clone(&bus), projects, options, runner_stages);
+    let backend = ComposeBackend::new(engine, Arc::clone(&projects), compose_options(&settings.docker, dialect));
+    let options = runner_options(&settings);
+    let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages);
 
     let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
     let connected = redis.run(closing.clone());

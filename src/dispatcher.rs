@@ -15,10 +15,10 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::action::{Actions, Allowed, ConfigChanges, Reaction, Reactions};
+use crate::backend::Backend;
 use crate::bus::subscription::Message;
 use crate::bus::{Bus, Event};
 use crate::clock::Timestamp;
-use crate::engine::Engine;
 use crate::message::{COMMANDS, Command, Reply};
 use crate::names::RequestId;
 use crate::report::Problems;
@@ -89,9 +89,9 @@ pub struct Lifetime {
 }
 
 /// Answers until the intake is closed and the work is done.
-pub async fn run<E: Engine, B: Bus>(
+pub async fn run<K: Backend, B: Bus>(
     bus: Arc<B>,
-    runner: Runner<E, B>,
+    runner: Runner<K, B>,
     options: Options,
     outputs: Outputs,
     lifetime: Lifetime,
@@ -130,7 +130,7 @@ pub async fn run<E: Engine, B: Bus>(
     tokio::join!(serve(desk, lifetime.intake.clone()), changes.run(lifetime), Delivery::run(delivery));
 }
 
-async fn serve<E: Engine, B: Bus>(mut desk: Desk<E, B>, intake: CancellationToken) {
+async fn serve<K: Backend, B: Bus>(mut desk: Desk<K, B>, intake: CancellationToken) {
     let channels: Vec<String> =
         std::iter::once(COMMANDS).chain(desk.reactions.keys().map(String::as_str)).map(str::to_owned).collect();
     let mut messages = desk.steps.bus.subscribe(&channels);
@@ -157,8 +157,8 @@ async fn serve<E: Engine, B: Bus>(mut desk: Desk<E, B>, intake: CancellationToke
     }
 }
 
-struct Desk<E, B> {
-    steps: Arc<Steps<E, B>>,
+struct Desk<K, B> {
+    steps: Arc<Steps<K, B>>,
     actions: Actions,
     reactions: Reactions,
     replies: Replies,
@@ -171,7 +171,7 @@ struct Desk<E, B> {
     unanswered: Unanswered,
 }
 
-impl<E: Engine, B: Bus> Desk<E, B> {
+impl<K: Backend, B: Bus> Desk<K, B> {
     fn take(&mut self, message: &Message) {
         if message.channel.as_ref() == COMMANDS {
             self.take_command(&message.payload);

@@ -5,13 +5,15 @@
 //! |---|---|
 //! | vocabulary | [`names`], [`clock`], [`report`] |
 //! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`] |
-//! | ports | [`engine`] (Docker), [`bus`] (Redis) |
-//! | adapters | [`engine::docker`], [`bus::redis`] |
-//! | components | [`runner`], which does the work; [`scheduler`], [`dispatcher`], [`monitor`], [`seeder`] |
+//! | ports | [`engine`] (Docker), [`bus`] (Redis); above them [`backend`], what carries services out |
+//! | adapters | [`engine::docker`], [`bus::redis`]; [`projects`], the Compose files as they are now |
+//! | backends | [`backend::compose`] |
+//! | components | [`runner`], which claims, limits and reports runs; [`scheduler`], [`dispatcher`], [`monitor`], [`seeder`] |
 //! | process | [`settings`], [`telemetry`], [`supervisor`], [`app`], [`cli`] |
 
 pub mod action;
 pub mod app;
+pub mod backend;
 pub mod bus;
 pub mod cli;
 pub mod clock;
@@ -22,6 +24,7 @@ pub mod message;
 pub mod monitor;
 pub mod names;
 pub mod plan;
+pub mod projects;
 pub mod report;
 pub mod request;
 pub mod runner;

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::backend::Backend;
 use crate::bus::{Bus, BusError};
 use crate::clock::Timestamp;
-use crate::engine::Engine;
 use crate::message::{SourceStatus, status_key};
 use crate::names::{ServiceName, SourceId};
 use crate::report::{Chain, Problems};
@@ -47,9 +47,9 @@ pub struct Inputs {
     pub problems: watch::Receiver<Problems>,
 }
 
-struct Monitor<E, B> {
+struct Monitor<K, B> {
     bus: Arc<B>,
-    runner: Runner<E, B>,
+    runner: Runner<K, B>,
     options: Options,
     intervals: watch::Receiver<Arc<Intervals>>,
     watch: Watch,
@@ -64,9 +64,9 @@ struct Monitor<E, B> {
 }
 
 /// Looks each `period` since `epoch`, and tells at once what changed, until intake closes.
-pub async fn run<E: Engine, B: Bus>(
+pub async fn run<K: Backend, B: Bus>(
     bus: Arc<B>,
-    runner: Runner<E, B>,
+    runner: Runner<K, B>,
     options: Options,
     inputs: Inputs,
     (epoch, period): (Instant, Duration),
@@ -118,7 +118,7 @@ fn latest(problems: &mut watch::Receiver<Problems>) -> Problems {
     problems.borrow_and_update().clone()
 }
 
-impl<E: Engine, B: Bus> Monitor<E, B> {
+impl<K: Backend, B: Bus> Monitor<K, B> {
     /// Looks at everything, warns of what changed, and tells.
     async fn look(&mut self, problems: &Problems) {
         if let Err(error) = self.bus.heartbeat().await {

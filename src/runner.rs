@@ -1,6 +1,6 @@
 //! Does the work: runs, starts, stops and restarts services, one operation a service at a time.
 //!
-//! A run is a one-off container that `one_off` never leaves behind: not after a failure at any step, not past its limit,
+//! A run is carried out by the [`Backend`], which never leaves its container behind: not after a failure at any step, not past its limit,
 //! not when the Engine goes away. What a crash of the daemon leaves, [`Runner::recover`] finds at the next start by the
 //! containers' labels alone.
 
@@ -10,26 +10,21 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, BusError};
-use crate::compose::LoadErrors;
-use crate::engine::{Engine, EngineError};
+use crate::backend::{Backend, Failure, RunSpec};
+use crate::bus::Bus;
 use crate::names::{RunId, ServiceName, SourceId};
+use crate::plan::Plan;
+use crate::projects::Projects;
 use crate::report::Trigger;
-use crate::spec::Dialect;
+use crate::spec::Slug;
 
 mod claims;
-mod execute;
-mod foresee;
 mod ledger;
-mod one_off;
-mod prepare;
-mod projects;
 mod recover;
 mod run;
 mod services;
 
 pub use ledger::Record;
-pub use projects::Projects;
 pub(crate) use run::random;
 
 use claims::Claims;
@@ -57,12 +52,6 @@ pub struct RunnerOptions {
     pub services: BTreeMap<ServiceName, ServiceOptions>,
     /// Bytes of a failed run's output that are kept.
     pub tail: usize,
-    /// The Compose version that containers are written as.
-    pub dialect: Dialect,
-    /// Variables that the client's `config.json` gives every container.
-    pub proxies: BTreeMap<String, String>,
-    /// The client's registry credentials as a `config.json`, for services with `use_api_socket`.
-    pub registry_config: Option<String>,
 }
 
 impl RunnerOptions {
@@ -120,78 +109,6 @@ pub enum OperateError {
     Failed(#[from] Failure),
 }
 
-/// What went wrong while a service was prepared, run, started or stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The Compose files do not give this service.
-    #[error("project not usable")]
-    Project(#[source] LoadErrors),
-    /// What is there and what is wanted do not go together.
-    #[error(transparent)]
-    Plan(crate::plan::PlanError),
-    /// An Engine call failed.
-    #[error("{step}")]
-    Engine {
-        /// What was being done.
-        step: String,
-        /// Why it failed.
-        #[source]
-        source: EngineError,
-    },
-    /// An image that a build makes is missing, and no registry has it.
-    #[error("image of service {service} is missing: run `docker compose build {service}`")]
-    NotBuilt {
-        /// The service.
-        service: ServiceName,
-        /// Why it was not pulled.
-        #[source]
-        source: EngineError,
-    },
-    /// A file that a service refers to cannot be read.
-    #[error("cannot read {path}")]
-    File {
-        /// Which.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// What an earlier run left in Redis cannot be told from this one's.
-    #[error("earlier result not deleted")]
-    Results(#[source] BusError),
-    /// A hook ended with another code than 0.
-    #[error("hook {command:?} of {container} exited {code}")]
-    Hook {
-        /// Where it ran.
-        container: String,
-        /// Its words.
-        command: String,
-        /// Its exit code.
-        code: i64,
-    },
-    /// A hook went on for too long.
-    #[error("hook {command:?} of {container} did not end within {}", humantime::format_duration(*.limit))]
-    HookTooLong {
-        /// Where it ran.
-        container: String,
-        /// Its words.
-        command: String,
-        /// What it was given.
-        limit: Duration,
-    },
-    /// The time limit was reached before the container was started.
-    #[error("not started within {}", humantime::format_duration(*.0))]
-    TooLate(Duration),
-    /// A dependency was not ready when the time limit was reached.
-    #[error("dependency {dependency} not ready within {}", humantime::format_duration(*.limit))]
-    NotReady {
-        /// Which.
-        dependency: ServiceName,
-        /// The time limit.
-        limit: Duration,
-    },
-}
-
 /// Tells the runner of the daemon's end.
 #[derive(Debug, Clone)]
 pub struct RunnerStages {
@@ -201,43 +118,38 @@ pub struct RunnerStages {
     pub abort: CancellationToken,
 }
 
-struct Inner<E, B> {
-    engine: Arc<E>,
+struct Inner<K, B> {
+    backend: Arc<K>,
     bus: Arc<B>,
-    projects: Projects,
+    projects: Arc<Projects>,
     options: RunnerOptions,
     stages: RunnerStages,
     claims: Claims,
     ledger: Ledger,
-    /// Held while networks, volumes and dependencies are made: two runs must not make the same ones.
-    preparation: tokio::sync::Mutex<()>,
 }
 
 /// Runs, starts, stops and restarts the project's services. Cheap to clone.
-pub struct Runner<E, B> {
-    inner: Arc<Inner<E, B>>,
+pub struct Runner<K, B> {
+    inner: Arc<Inner<K, B>>,
 }
 
-impl<E, B> Clone for Runner<E, B> {
+impl<K, B> Clone for Runner<K, B> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-impl<E: Engine, B: Bus> Runner<E, B> {
+impl<K: Backend, B: Bus> Runner<K, B> {
     /// A runner for the services of `projects`.
-    pub fn new(engine: Arc<E>, bus: Arc<B>, projects: Projects, options: RunnerOptions, stages: RunnerStages) -> Self {
-        let inner = Inner {
-            engine,
-            bus,
-            projects,
-            options,
-            stages,
-            claims: Claims::default(),
-            ledger: Ledger::default(),
-            preparation: tokio::sync::Mutex::default(),
-        };
-        Self { inner: Arc::new(inner) }
+    pub fn new(
+        backend: Arc<K>,
+        bus: Arc<B>,
+        projects: Arc<Projects>,
+        options: RunnerOptions,
+        stages: RunnerStages,
+    ) -> Self {
+        let (claims, ledger) = (Claims::default(), Ledger::default());
+        Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, ledger }) }
     }
 
     /// The run of a service that goes on.
@@ -271,13 +183,26 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         self.inner.projects.broken()
     }
 
-    /// Asks the Engine for the project's containers, to see whether it answers.
+    /// Asks the backend for the project's containers, to see whether it answers.
     ///
     /// # Errors
     ///
     /// When it does not.
     pub async fn ping(&self) -> Result<(), Failure> {
-        self.observe(&self.inner.projects.name()).await.map(drop)
+        self.inner.backend.ping(&self.inner.projects.name()).await
+    }
+
+    /// The calls that a run of the service would make now, up to the start of its container. Nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// What would fail the run before its container is there: the files, the Engine, or a plan that cannot be made.
+    pub async fn dry_run(&self, service: &ServiceName) -> Result<Plan, Failure> {
+        let inner = &self.inner;
+        let own = inner.options.service(service);
+        let project = &inner.projects.select(service, own.profile.as_deref()).map_err(Failure::Project)?;
+        let slug = &Slug::new(random(), &project.name, service);
+        inner.backend.dry_run(RunSpec { project, service, slug, environment: &own.environment }).await
     }
 
     fn knows(&self, service: &ServiceName) -> bool {

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span, warn};
 
+use crate::backend::Backend;
 use crate::bus::Bus;
-use crate::engine::Engine;
 use crate::names::ServiceName;
 use crate::report::Trigger;
 use crate::runner::{RunError, RunRequest, Runner};
@@ -22,8 +22,8 @@ use crate::schedule::{FirstSlot, Intervals, Slot, Timetable};
 /// At the start everything is due, or after its interval where `first` says so. At most `parallel` scheduled runs go on at
 /// once: the others wait in the order of their due times. A slot whose service is still waiting or running is skipped.
 /// `intervals` replaces the timetable's intervals whenever it changes; services whose interval stays keep their grid.
-pub async fn run<E: Engine, B: Bus>(
-    runner: Runner<E, B>,
+pub async fn run<K: Backend, B: Bus>(
+    runner: Runner<K, B>,
     mut intervals: watch::Receiver<Arc<Intervals>>,
     first: FirstSlot,
     parallel: NonZeroUsize,
@@ -75,15 +75,15 @@ struct State {
     unknown: BTreeSet<ServiceName>,
 }
 
-struct Launcher<E, B> {
-    runner: Runner<E, B>,
+struct Launcher<K, B> {
+    runner: Runner<K, B>,
     permits: Arc<Semaphore>,
     state: Arc<Mutex<State>>,
     work: TaskTracker,
     intake: CancellationToken,
 }
 
-impl<E: Engine, B: Bus> Launcher<E, B> {
+impl<K: Backend, B: Bus> Launcher<K, B> {
     fn launch(&self, slot: Slot) {
         let service = slot.service;
         {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failed, dialect, engine, project, runner_options};
+use super::{Failed, compose_options, dialect, engine, project, runner_options};
+use crate::backend::compose::ComposeBackend;
 use crate::bus::redis::RedisBus;
 use crate::cli;
 use crate::compose::{self, LoadErrors};
@@ -15,8 +16,9 @@ use crate::engine::docker::{ClientConfig, Docker};
 use crate::engine::{ApiVersion, Engine as _};
 use crate::names::ServiceName;
 use crate::plan::Stack;
+use crate::projects::Projects;
 use crate::report::Chain;
-use crate::runner::{Projects, Runner, RunnerStages};
+use crate::runner::{Runner, RunnerStages};
 use crate::settings::Settings;
 use crate::spec::render::Rendered;
 use crate::spec::{self, OneOff, Slug, SpecOptions, labels};
@@ -38,7 +40,7 @@ fn configuration(errors: &LoadErrors) -> Failed {
 pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
     let engine = Arc::new(engine(&settings.docker));
     let located = project::locate_now(&settings.compose, engine.as_ref()).await;
-    let runner = spectator(settings, &engine, located)?;
+    let runner = read_only_runner(settings, &engine, located)?;
     let projects = runner.projects();
     let known = projects.current();
     let reachable = runner.ping().await;
@@ -66,7 +68,7 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
                 let after = if needs.is_empty() { String::new() } else { format!(", after {}", needs.join(", ")) };
                 let _ = writeln!(text, "{service}: {when}, at most {limit}{after}");
                 if reachable.is_ok() {
-                    foretell(&runner, &service, &mut text).await;
+                    print_plan(&runner, &service, &mut text).await;
                 }
             }
             Err(errors) => faults.push(errors.to_string()),
@@ -80,21 +82,22 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
 }
 
 /// A runner that is only asked what it would do.
-fn spectator(
+fn read_only_runner(
     settings: &Settings,
     engine: &Arc<Docker>,
     located: project::Located,
-) -> Result<Runner<Docker, RedisBus>, Failed> {
-    let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
+) -> Result<Runner<ComposeBackend<Docker>, RedisBus>, Failed> {
+    let projects = Arc::new(Projects::open(located.options).map_err(|errors| configuration(&errors))?);
     let bus = Arc::new(RedisBus::new(&settings.redis).context("Redis address")?);
     let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
-    let options = runner_options(settings, dialect(&settings.compose, located.deployed_by));
-    Ok(Runner::new(Arc::clone(engine), bus, projects, options, stages))
+    let options = compose_options(&settings.docker, dialect(&settings.compose, located.deployed_by));
+    let backend = ComposeBackend::new(Arc::clone(engine), Arc::clone(&projects), options);
+    Ok(Runner::new(Arc::new(backend), bus, projects, runner_options(settings), stages))
 }
 
 /// The calls of a run of the service with their causes, one a line.
-async fn foretell(runner: &Runner<Docker, RedisBus>, service: &ServiceName, text: &mut String) {
-    match runner.foresee(service).await {
+async fn print_plan(runner: &Runner<ComposeBackend<Docker>, RedisBus>, service: &ServiceName, text: &mut String) {
+    match runner.dry_run(service).await {
         Ok(plan) => {
             for warning in &plan.warnings {
                 let _ = writeln!(text, "  warning: {warning}");

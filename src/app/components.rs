@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use super::RETRY;
 use crate::action::Allowed;
+use crate::backend::Backend;
 use crate::bus::{Bus, Connection};
 use crate::dispatcher::{self, Lifetime, Outputs, Scheduled, ScheduledServices};
-use crate::engine::Engine;
 use crate::message::{SCHEDULE, config_key};
 use crate::monitor;
 use crate::names::{ServiceName, SourceId};
@@ -28,9 +28,9 @@ use crate::supervisor::Supervisor;
 const REDIS_FIRST: Duration = Duration::from_secs(3);
 
 /// What all components are given.
-pub(super) struct Parts<E, B> {
+pub(super) struct Parts<K, B> {
     pub(super) settings: Settings,
-    pub(super) runner: Runner<E, B>,
+    pub(super) runner: Runner<K, B>,
     pub(super) bus: Arc<B>,
     /// Our own service, which no command may touch.
     pub(super) own_service: Option<ServiceName>,
@@ -38,7 +38,7 @@ pub(super) struct Parts<E, B> {
     pub(super) own_source: SourceId,
 }
 
-impl<E: Engine, B: Bus> Parts<E, B> {
+impl<K: Backend, B: Bus> Parts<K, B> {
     /// Starts all components but the bus.
     pub(super) fn start(self, supervisor: &mut Supervisor) {
         let (stages, work) = (supervisor.stages(), supervisor.work());
@@ -165,7 +165,7 @@ async fn first_look<B: Bus>(
 }
 
 /// Cleans up after an earlier life, for as long as it takes the Engine to answer.
-async fn recover<E: Engine, B: Bus>(runner: &Runner<E, B>, work: &tokio_util::task::TaskTracker) {
+async fn recover<K: Backend, B: Bus>(runner: &Runner<K, B>, work: &tokio_util::task::TaskTracker) {
     let mut told = false;
     while let Err(error) = runner.recover(work).await {
         if !told {

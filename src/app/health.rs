@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Failed, RETRY};
+use crate::backend::Backend;
 use crate::bus::{Bus, Connection};
-use crate::engine::Engine;
 use crate::report::Chain;
 use crate::runner::Runner;
 use crate::settings::Settings;
@@ -50,9 +50,9 @@ fn address(settings: &Settings) -> io::Result<SocketAddr> {
 }
 
 /// Answers until the intake closes.
-pub(super) async fn answer<E: Engine, B: Bus>(
+pub(super) async fn answer<K: Backend, B: Bus>(
     settings: Settings,
-    runner: Runner<E, B>,
+    runner: Runner<K, B>,
     bus: Arc<B>,
     intake: CancellationToken,
 ) {
@@ -85,7 +85,7 @@ pub(super) async fn answer<E: Engine, B: Bus>(
     }
 }
 
-async fn look<E: Engine, B: Bus>(runner: &Runner<E, B>, bus: &B) -> Answer {
+async fn look<K: Backend, B: Bus>(runner: &Runner<K, B>, bus: &B) -> Answer {
     let engine = match timeout(ENGINE_LIMIT, runner.ping()).await {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(Chain(&failure).to_string()),

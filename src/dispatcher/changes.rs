@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 use super::Lifetime;
 use super::schedule::{self, Refused, ScheduledServices};
 use crate::action::{ConfigChange, ConfigChanges, WhenChanged};
+use crate::backend::Backend;
 use crate::bus::{Bus, BusError, Event, Subscription};
-use crate::engine::Engine;
 use crate::message::{CONFIG_CHANGED, ConfigChanged, SCHEDULE, config_key};
 use crate::names::ServiceName;
 use crate::report::{Chain, Problems};
@@ -27,9 +27,9 @@ const TOPIC: &str = "schedule";
 /// Messages that are taken together, most at once.
 const MOST_TOGETHER: usize = 1024;
 
-pub(super) struct Changes<E, B> {
+pub(super) struct Changes<K, B> {
     pub(super) bus: Arc<B>,
-    pub(super) runner: Runner<E, B>,
+    pub(super) runner: Runner<K, B>,
     pub(super) meanings: ConfigChanges,
     pub(super) services: ScheduledServices,
     pub(super) intervals: watch::Sender<Arc<Intervals>>,
@@ -56,7 +56,7 @@ enum Look {
     End,
 }
 
-impl<E: Engine, B: Bus> Changes<E, B> {
+impl<K: Backend, B: Bus> Changes<K, B> {
     pub(super) async fn run(self, lifetime: Lifetime) {
         let mut messages = self.bus.subscribe(&[CONFIG_CHANGED.to_owned()]);
         let mut ticks = interval_at(lifetime.epoch + lifetime.period, lifetime.period);

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::schedule::ScheduledServices;
 use crate::action::{Action, Allowed, Reaction, Report, Step, Target};
+use crate::backend::Backend;
 use crate::bus::Bus;
 use crate::clock::Timestamp;
-use crate::engine::Engine;
 use crate::message::{SourceStatus, status_key};
 use crate::names::{ServiceName, SourceId};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
@@ -55,9 +55,9 @@ impl Fault {
 }
 
 /// What steps are carried out with.
-pub(super) struct Steps<E, B> {
+pub(super) struct Steps<K, B> {
     pub(super) bus: Arc<B>,
-    pub(super) runner: Runner<E, B>,
+    pub(super) runner: Runner<K, B>,
     pub(super) allowed: Box<dyn Fn() -> Allowed + Send + Sync>,
     pub(super) intervals: watch::Receiver<Arc<Intervals>>,
     pub(super) schedule: ScheduledServices,
@@ -71,7 +71,7 @@ enum Permission {
     Restart,
 }
 
-impl<E: Engine, B: Bus> Steps<E, B> {
+impl<K: Backend, B: Bus> Steps<K, B> {
     /// Carries out an action and returns the `data` of its reply.
     pub(super) async fn action(
         &self,

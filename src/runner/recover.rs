@@ -8,19 +8,17 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::one_off::{self, Bounds};
+use super::Runner;
 use super::run::{Begun, Identity};
-use super::{Failure, Runner};
+use crate::backend::{Backend, Bounds, Failure};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
-use crate::engine::Engine;
-use crate::plan::DEFAULT_GRACE;
-use crate::report::{Chain, Trigger};
+use crate::report::{RunReport, Trigger};
 
 /// How long the start waits for removals: one that cannot be done must not keep the other services from running.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 
-impl<E: Engine, B: Bus> Runner<E, B> {
+impl<K: Backend, B: Bus> Runner<K, B> {
     /// Removes the dead containers of earlier runs, and adopts those that still run: each is a task on `work`, the adopted
     /// ones held to what is left of their service's time limit. Returns without those that do not go away in good time.
     ///
@@ -31,21 +29,21 @@ impl<E: Engine, B: Bus> Runner<E, B> {
     /// When the Engine does not answer; what was begun goes on.
     pub async fn recover(&self, work: &TaskTracker) -> Result<(), Failure> {
         let mut removals = Vec::new();
-        let remove = |name: String| {
-            let engine = Arc::clone(&self.inner.engine);
-            work.spawn(async move { one_off::remove(engine.as_ref(), &name).await })
+        let remove = |run: K::Run| {
+            let backend = Arc::clone(&self.inner.backend);
+            work.spawn(async move { backend.remove(run).await })
         };
-        for container in self.one_offs(None).await? {
-            let Some(run_id) = container.run_id else { continue };
-            let (service, name) = (container.service, container.name);
-            if !container.lives {
+        for found in self.inner.backend.runs(&self.inner.projects.name(), None).await? {
+            let Some((run_id, run)) = found.own else { continue };
+            let service = found.service;
+            if !found.alive {
                 warn!(%service, %run_id, "removing the container of an earlier run");
-                removals.push(remove(name));
+                removals.push(remove(run));
                 continue;
             }
             let Ok(mut claim) = self.inner.claims.run(&service, &run_id) else {
                 warn!(%service, %run_id, "removing a second run of a service");
-                removals.push(remove(name));
+                removals.push(remove(run));
                 continue;
             };
             info!(%service, %run_id, "adopting a run that goes on");
@@ -53,7 +51,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             let identity = Identity { service, run_id, trigger: Trigger::Adopted };
             work.spawn(async move {
                 claim.turn().await;
-                let report = runner.adopt(&name, identity).await;
+                let report = runner.adopt(run, identity).await;
                 drop(claim);
                 runner.close(&report).await;
             });
@@ -64,31 +62,20 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         Ok(())
     }
 
-    async fn adopt(&self, name: &str, identity: Identity) -> crate::report::RunReport {
-        let limit = self.inner.options.service(&identity.service).limit;
+    async fn adopt(&self, mut run: K::Run, identity: Identity) -> RunReport {
+        let inner = &self.inner;
+        let limit = inner.options.service(&identity.service).limit;
         let (now, at) = (Instant::now(), Timestamp::now());
-        let found = match self.inner.engine.container(name).await {
-            Ok(found) => found.unwrap_or_default(),
-            Err(error) => {
-                warn!(container = name, error = %Chain(&error), "start of an adopted run not known");
-                bollard::models::ContainerInspectResponse::default()
-            }
-        };
         // The wall clock may have been set since: an age that cannot be is none.
-        let started_at =
-            found.state.and_then(|state| Timestamp::from_rfc3339(&state.started_at?)).filter(|started| *started <= at);
+        let started_at = inner.backend.started_at(&mut run).await.filter(|started| *started <= at);
         let age = started_at.map_or(Duration::ZERO, |started| {
             Duration::try_from_secs_f64(at.seconds_since(started)).unwrap_or_default()
         });
-        let grace = found.config.and_then(|config| config.stop_timeout);
-        let bounds = Bounds {
-            deadline: now + limit.saturating_sub(age),
-            grace: grace.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DEFAULT_GRACE, Duration::from_secs),
-            tail: self.inner.options.tail,
-            abort: self.inner.stages.abort.clone(),
-        };
-        let remains = one_off::outlive(self.inner.engine.as_ref(), name, &bounds).await;
+        let (tail, abort) = (inner.options.tail, inner.stages.abort.clone());
+        let bounds = Bounds { deadline: now + limit.saturating_sub(age), limit, tail, abort };
+        let finished = inner.backend.finish(&mut run, &bounds).await;
+        inner.backend.remove(run).await;
         let begun = Begun { instant: now.checked_sub(age).unwrap_or(now), at: started_at.unwrap_or(at) };
-        identity.report(begun, remains, limit)
+        identity.report(begun, finished, limit)
     }
 }

@@ -2,22 +2,17 @@
 
 use std::time::Duration;
 
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
-use futures::FutureExt;
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::one_off::{self, Bounds, End, Remains};
-use super::{Failure, RunError, RunRequest, Runner, ServiceOptions};
+use super::{RunError, RunRequest, Runner, ServiceOptions};
+use crate::backend::{Backend, Bounds, End, Failure, Finished, NotStarted, RunSpec};
 use crate::bus::{self, Bus};
 use crate::clock::Timestamp;
-use crate::engine::Engine;
 use crate::message;
 use crate::names::{RunId, ServiceName};
-use crate::plan::{self, Convergence, startup_order};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
-use crate::spec::{OneOff, Slug, labels, own_name};
+use crate::spec::Slug;
 
 /// Run records that Redis keeps of a service.
 const RECORDS_KEPT: u16 = 50;
@@ -25,42 +20,16 @@ const RECORDS_KEPT: u16 = 50;
 /// Bytes of a failed run's output in its record.
 const RECORDED_TAIL: usize = 2 << 10;
 
-/// Why there is nothing to bury.
+/// Why an attempt gave no run.
 #[derive(Debug)]
-pub(super) enum Unborn {
+enum NoRun {
     Refused(RunError),
-    Failed(Failure),
-    TimedOut(Failure),
-    Cancelled,
+    NotStarted(NotStarted),
 }
 
-impl From<Failure> for Unborn {
-    fn from(failure: Failure) -> Self {
-        if matches!(failure, Failure::TooLate(_) | Failure::NotReady { .. }) {
-            Self::TimedOut(failure)
-        } else {
-            Self::Failed(failure)
-        }
-    }
-}
-
-/// The time that a run has to come to its start.
-#[derive(Debug)]
-struct Time<'a> {
-    deadline: Instant,
-    limit: Duration,
-    abort: &'a CancellationToken,
-}
-
-impl Time<'_> {
-    /// Gives work up at the deadline or at the shutdown. For work that may be left half-way: looks, and waits.
-    async fn bound<T, F: Into<Unborn>>(&self, work: impl Future<Output = Result<T, F>>) -> Result<T, Unborn> {
-        tokio::select! {
-            biased;
-            done = work => done.map_err(Into::into),
-            () = self.abort.cancelled() => Err(Unborn::Cancelled),
-            () = sleep_until(self.deadline) => Err(Unborn::TimedOut(Failure::TooLate(self.limit))),
-        }
+impl<F: Into<NotStarted>> From<F> for NoRun {
+    fn from(failure: F) -> Self {
+        Self::NotStarted(failure.into())
     }
 }
 
@@ -79,7 +48,7 @@ pub(super) struct Identity {
     pub(super) trigger: Trigger,
 }
 
-impl<E: Engine, B: Bus> Runner<E, B> {
+impl<K: Backend, B: Bus> Runner<K, B> {
     /// Runs an ephemeral service now and waits for its end.
     ///
     /// A run that was begun gives a report, whatever it came to. Returns only once the run's container is gone.
@@ -112,11 +81,9 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let ended = self.attempt(&request, slug, options).await;
         let identity = Identity { service: request.service, run_id, trigger: request.trigger };
         let mut report = match ended {
-            Err(Unborn::Refused(error)) => return Err(error),
-            Err(Unborn::Failed(failure)) => identity.unborn(begun, Outcome::Failed, Some(&failure)),
-            Err(Unborn::TimedOut(failure)) => identity.unborn(begun, Outcome::TimedOut, Some(&failure)),
-            Err(Unborn::Cancelled) => identity.unborn(begun, Outcome::Cancelled, None),
-            Ok(remains) => identity.report(begun, remains, options.limit),
+            Err(NoRun::Refused(error)) => return Err(error),
+            Err(NoRun::NotStarted(why)) => identity.not_started(begun, &why),
+            Ok(finished) => identity.report(begun, finished, options.limit),
         };
         if let Some(source) = proof
             && report.outcome.is_success()
@@ -149,114 +116,56 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         }
     }
 
-    async fn attempt(&self, request: &RunRequest, slug: Slug, options: &ServiceOptions) -> Result<Remains, Unborn> {
+    async fn attempt(&self, request: &RunRequest, slug: Slug, options: &ServiceOptions) -> Result<Finished, NoRun> {
         let inner = &self.inner;
-        let abort = &inner.stages.abort;
-        let service = &request.service;
-        let limit = options.limit;
-        let mut time = Time { deadline: Instant::now() + limit, limit, abort };
-        time.bound(self.clear_the_way(service)).await?;
-        inner.bus.delete(&request.results).await.map_err(Failure::Results)?;
-        let project = inner.projects.select(service, options.profile.as_deref()).map_err(Failure::Project)?;
-        let images = time.bound(self.look_at_images(&project)).await?;
-        // A pull takes what the line gives. Cut off at the limit it would begin anew each time, and never end.
-        let pulling = Instant::now();
-        let images = tokio::select! {
-            () = abort.cancelled() => return Err(Unborn::Cancelled),
-            images = self.pull_images(&project, images) => images?,
-        };
-        time.deadline += pulling.elapsed();
-        let how = Convergence::default();
-        let turn = time.bound(self.preparation().map(Ok::<_, Failure>)).await?;
-        // The service's own containers are none of a run's business, neither stopped nor recreated.
-        self.ensure_surroundings(&project.without(service), &images, &how, turn).await?;
-        for name in startup_order(&project).iter().flatten() {
-            time.bound(self.await_dependencies(&project, name, (time.deadline, limit))).await?;
-            if name != service {
-                let turn = time.bound(self.preparation().map(Ok::<_, Failure>)).await?;
-                self.start_containers(&project, name, &images, turn).await?;
-            }
+        let (service, limit) = (&request.service, options.limit);
+        let abort = inner.stages.abort.clone();
+        let mut bounds = Bounds { deadline: Instant::now() + limit, limit, tail: inner.options.tail, abort };
+        tokio::select! {
+            biased;
+            clear = self.clear_the_way(service) => clear?,
+            () = bounds.abort.cancelled() => return Err(NotStarted::Cancelled.into()),
+            () = tokio::time::sleep_until(bounds.deadline) => return Err(Failure::TooLate(limit).into()),
         }
-        let spec_options = time.bound(self.service_options(&project, service, &images)).await?;
+        inner.bus.delete(&request.results).await.map_err(Failure::Results)?;
+        let project = &inner.projects.select(service, options.profile.as_deref()).map_err(Failure::Project)?;
         let over = options.environment.iter().chain(&request.environment);
-        let one_off =
-            OneOff { slug, environment: over.map(|(key, value)| (key.clone(), Some(value.clone()))).collect() };
-        let plan = plan::run_one_off(&project, service, &one_off, &spec_options).map_err(Failure::Plan)?;
-        let grace = plan::grace(project.services.get(service));
-        let bounds = Bounds { deadline: time.deadline, grace, tail: inner.options.tail, abort: abort.clone() };
-        Ok(one_off::live(inner.engine.as_ref(), &plan, &bounds).await)
+        let environment = &over.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let spec = RunSpec { project, service, slug: &slug, environment };
+        let mut run = inner.backend.begin(spec, &mut bounds).await?;
+        let finished = inner.backend.finish(&mut run, &bounds).await;
+        inner.backend.remove(run).await;
+        Ok(finished)
     }
 
     /// Makes sure that no run of the service is there, as the Engine sees it; removes what an earlier one left.
-    async fn clear_the_way(&self, service: &ServiceName) -> Result<(), Unborn> {
-        let found = self.one_offs(Some(service)).await?;
-        for container in found {
-            if container.lives {
-                return Err(Unborn::Refused(RunError::Busy {
+    async fn clear_the_way(&self, service: &ServiceName) -> Result<(), NoRun> {
+        let backend = self.inner.backend.as_ref();
+        for found in backend.runs(&self.inner.projects.name(), Some(service)).await? {
+            if found.alive {
+                return Err(NoRun::Refused(RunError::Busy {
                     service: service.clone(),
-                    run_id: container.run_id,
-                    container: container.name,
+                    run_id: found.own.map(|(run_id, _)| run_id),
+                    container: found.container,
                 }));
             }
-            if container.run_id.is_some() {
-                warn!(%service, container = container.name, "removing the container of an earlier run");
-                one_off::remove(self.inner.engine.as_ref(), &container.name).await;
+            if let Some((_, run)) = found.own {
+                warn!(%service, container = found.container, "removing the container of an earlier run");
+                backend.remove(run).await;
             }
         }
         Ok(())
     }
-
-    /// The project's one-off containers, of one service or of all.
-    pub(super) async fn one_offs(&self, service: Option<&ServiceName>) -> Result<Vec<FoundOneOff>, Failure> {
-        let project = self.inner.projects.name();
-        let mut wanted = vec![format!("{}={project}", labels::PROJECT), format!("{}=True", labels::ONE_OFF)];
-        wanted.extend(service.map(|service| format!("{}={service}", labels::SERVICE)));
-        let listed = self
-            .inner
-            .engine
-            .containers(&wanted)
-            .await
-            .map_err(|source| Failure::Engine { step: "look for earlier runs".into(), source })?;
-        Ok(listed.into_iter().filter_map(|container| FoundOneOff::of(container, &project)).collect())
-    }
-}
-
-/// A one-off container that the Engine has.
-#[derive(Debug)]
-pub(super) struct FoundOneOff {
-    pub(super) name: String,
-    pub(super) service: ServiceName,
-    /// The run, where the container's slug is one of ours.
-    pub(super) run_id: Option<RunId>,
-    /// Running, paused or restarting.
-    pub(super) lives: bool,
-}
-
-impl FoundOneOff {
-    fn of(container: ContainerSummary, project: &crate::names::ProjectName) -> Option<Self> {
-        let name = own_name(&container).map(str::to_owned);
-        let labels = container.labels.unwrap_or_default();
-        let service: ServiceName = labels.get(labels::SERVICE)?.parse().ok()?;
-        let slug = labels.get(labels::SLUG).filter(|slug| Slug::is_ours(slug, project, &service));
-        Some(Self {
-            name: name.or(container.id)?,
-            run_id: slug.and_then(|slug| slug.get(..12)?.parse().ok()),
-            service,
-            lives: matches!(
-                container.state,
-                Some(
-                    ContainerSummaryStateEnum::RUNNING
-                        | ContainerSummaryStateEnum::PAUSED
-                        | ContainerSummaryStateEnum::RESTARTING
-                )
-            ),
-        })
-    }
 }
 
 impl Identity {
-    /// The report of a run that had no container.
-    fn unborn(self, begun: Begun, outcome: Outcome, failure: Option<&Failure>) -> RunReport {
+    /// The report of a run that ended before its container existed.
+    fn not_started(self, begun: Begun, why: &NotStarted) -> RunReport {
+        let (outcome, failure) = match why {
+            NotStarted::Failed(failure) => (Outcome::Failed, Some(failure)),
+            NotStarted::TimedOut(failure) => (Outcome::TimedOut, Some(failure)),
+            NotStarted::Cancelled => (Outcome::Cancelled, None),
+        };
         RunReport {
             service: self.service,
             run_id: self.run_id,
@@ -271,10 +180,10 @@ impl Identity {
     }
 
     /// The report of a run whose container is gone.
-    pub(super) fn report(self, begun: Begun, remains: Remains, limit: Duration) -> RunReport {
-        let (outcome, exit_code, error) = match remains.end {
+    pub(super) fn report(self, begun: Begun, finished: Finished, limit: Duration) -> RunReport {
+        let (outcome, exit_code, error) = match finished.end {
             End::Exited(0) => (Outcome::Succeeded, Some(0), None),
-            End::Exited(code) if remains.out_of_memory => {
+            End::Exited(code) if finished.out_of_memory => {
                 (Outcome::Failed, Some(code), Some(format!("exited {code}, out of memory")))
             }
             End::Exited(code) => (Outcome::Failed, Some(code), Some(format!("exited {code}"))),
@@ -295,7 +204,7 @@ impl Identity {
             started_at: begun.at,
             duration: begun.instant.elapsed(),
             error,
-            tail: remains.tail,
+            tail: finished.tail,
         }
     }
 }

@@ -1,22 +1,15 @@
 //! Starts, stops and restarts services, as `docker compose up -d` and `stop` do.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 use tracing::info;
 
-use super::prepare::{Images, doing};
-use super::{Failure, OperateError, Runner};
+use super::{OperateError, Runner};
+use crate::backend::{Backend, Failure, NotStarted};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
-use crate::engine::Engine;
 use crate::names::ServiceName;
-use crate::plan::{self, Convergence, Stack, State, startup_order};
 
-/// Longest that a start may wait for dependencies to become ready. Compose itself waits for ever.
-const START_LIMIT: Duration = Duration::from_mins(5);
-
-impl<E: Engine, B: Bus> Runner<E, B> {
+impl<K: Backend, B: Bus> Runner<K, B> {
     /// Brings a service and its dependencies up: what is missing is created, what differs recreated, what is stopped
     /// started. Returns once it is started; its own health is not waited for.
     ///
@@ -29,7 +22,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         self.check(service)?;
         let begun = Instant::now();
         self.up(service).await?;
-        told(service, begun, "service started");
+        log_done(service, begun, "service started");
         Ok(())
     }
 
@@ -39,7 +32,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
     ///
     /// As [`Runner::start`].
     pub async fn stop(&self, service: &ServiceName) -> Result<(), OperateError> {
-        self.stop_where(service, async |_: &Stack| Ok(true)).await
+        self.stop_where(service, None).await
     }
 
     /// As [`Runner::stop`], but only what was started before a moment: a service that was started since is wanted.
@@ -48,35 +41,17 @@ impl<E: Engine, B: Bus> Runner<E, B> {
     ///
     /// As [`Runner::start`].
     pub async fn stop_started_before(&self, service: &ServiceName, moment: Timestamp) -> Result<(), OperateError> {
-        self.stop_where(service, async |stack: &Stack| {
-            for container in stack.of_service(service).filter(|container| container.state == State::Running) {
-                let found = self.inner.engine.container(&container.name).await;
-                let found = found.map_err(doing(format!("inspect container {}", container.name)))?;
-                let started = found.and_then(|found| Timestamp::from_rfc3339(&found.state?.started_at?));
-                if started.is_some_and(|started| started > moment) {
-                    info!(%service, container = container.name, "left running, started since");
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        })
-        .await
+        self.stop_where(service, Some(moment)).await
     }
 
-    async fn stop_where(
-        &self,
-        service: &ServiceName,
-        wanted: impl AsyncFnOnce(&Stack) -> Result<bool, Failure>,
-    ) -> Result<(), OperateError> {
+    async fn stop_where(&self, service: &ServiceName, before: Option<Timestamp>) -> Result<(), OperateError> {
         if !self.knows(service) {
             return Err(OperateError::UnknownService(service.clone()));
         }
         let _turn = self.inner.claims.operation(service).await;
         let begun = Instant::now();
-        let stack = self.observe(&self.inner.projects.name()).await?;
-        if wanted(&stack).await? {
-            self.down(service, &stack).await?;
-            told(service, begun, "service stopped");
+        if self.down(service, before).await? {
+            log_done(service, begun, "service stopped");
         }
         Ok(())
     }
@@ -91,10 +66,9 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let _turn = self.inner.claims.operation(service).await;
         self.check(service)?;
         let begun = Instant::now();
-        let stack = self.observe(&self.inner.projects.name()).await?;
-        self.down(service, &stack).await?;
+        self.down(service, None).await?;
         self.up(service).await?;
-        told(service, begun, "service restarted");
+        log_done(service, begun, "service restarted");
         Ok(())
     }
 
@@ -104,8 +78,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
     ///
     /// When the Engine does not answer.
     pub async fn is_up(&self, service: &ServiceName) -> Result<bool, Failure> {
-        let stack = self.observe(&self.inner.projects.name()).await?;
-        Ok(stack.of_service(service).any(|container| container.state == State::Running))
+        self.inner.backend.is_up(&self.inner.projects.name(), service).await
     }
 
     fn check(&self, service: &ServiceName) -> Result<(), OperateError> {
@@ -119,33 +92,20 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let inner = &self.inner;
         let profile = inner.options.service(service).profile.as_deref();
         let project = inner.projects.select(service, profile).map_err(Failure::Project)?;
-        let abort = &inner.stages.abort;
-        let images: Images = tokio::select! {
-            () = abort.cancelled() => return Err(OperateError::ShuttingDown),
-            images = async { self.pull_images(&project, self.look_at_images(&project).await?).await } => images?,
-        };
-        let how = Convergence { inherit: true, ..Convergence::default() };
-        let deadline = Instant::now() + START_LIMIT;
-        let turn = self.preparation().await;
-        self.ensure_surroundings(&project, &images, &how, turn).await?;
-        for name in startup_order(&project).iter().flatten() {
-            tokio::select! {
-                () = abort.cancelled() => return Err(OperateError::ShuttingDown),
-                () = tokio::time::sleep_until(deadline) => return Err(Failure::TooLate(START_LIMIT).into()),
-                ready = self.await_dependencies(&project, name, (deadline, START_LIMIT)) => ready?,
-            }
-            self.start_containers(&project, name, &images, self.preparation().await).await?;
+        match inner.backend.up(&project, service, &inner.stages.abort).await {
+            Ok(()) => Ok(()),
+            Err(NotStarted::Failed(failure) | NotStarted::TimedOut(failure)) => Err(failure.into()),
+            Err(NotStarted::Cancelled) => Err(OperateError::ShuttingDown),
         }
-        Ok(())
     }
 
-    async fn down(&self, service: &ServiceName, stack: &Stack) -> Result<(), Failure> {
+    async fn down(&self, service: &ServiceName, before: Option<Timestamp>) -> Result<bool, Failure> {
         let project = self.inner.projects.select_for_stop(service).map_err(Failure::Project)?;
-        self.execute(&plan::stop(&project, service, stack)).await
+        self.inner.backend.down(&project, service, before).await
     }
 }
 
-fn told(service: &ServiceName, begun: Instant, message: &'static str) {
+fn log_done(service: &ServiceName, begun: Instant, message: &'static str) {
     let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     info!(%service, duration_ms, "{message}");
 }

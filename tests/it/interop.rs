@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use sense_orchestrator::backend::compose::{ComposeBackend, ComposeOptions};
 use sense_orchestrator::compose::Options;
 use sense_orchestrator::engine::docker::Docker;
 use sense_orchestrator::engine::{Engine, RemoveContainer};
+use sense_orchestrator::projects::Projects;
 use sense_orchestrator::report::Trigger;
-use sense_orchestrator::runner::{Projects, RunRequest, Runner, RunnerOptions, RunnerStages, ServiceOptions};
+use sense_orchestrator::runner::{RunRequest, Runner, RunnerOptions, RunnerStages, ServiceOptions};
 use sense_orchestrator::spec::{Dialect, labels};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
@@ -68,24 +70,20 @@ impl Site {
         self.run_compose(words).await.unwrap_or_else(|text| panic!("docker compose {words:?}: {text}"))
     }
 
-    fn runner(&self) -> Runner<Docker, FakeBus> {
+    fn runner(&self) -> Runner<ComposeBackend<Docker>, FakeBus> {
         let default =
             ServiceOptions { limit: Duration::from_mins(2), proof: None, environment: BTreeMap::new(), profile: None };
-        let options = RunnerOptions {
-            default,
-            services: BTreeMap::new(),
-            tail: 1 << 10,
-            dialect: self.dialect,
-            registry_config: None,
-            proxies: BTreeMap::new(),
-        };
+        let options = RunnerOptions { default, services: BTreeMap::new(), tail: 1 << 10 };
         let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
         let projects = Projects::open(Options {
             working_dir: self.folder.0.clone(),
             project_name: Some(self.project.clone()),
             ..Options::default()
         });
-        Runner::new(Arc::clone(&self.engine), FakeBus::new(), projects.unwrap(), options, stages)
+        let projects = Arc::new(projects.unwrap());
+        let compose = ComposeOptions { dialect: self.dialect, ..ComposeOptions::default() };
+        let backend = ComposeBackend::new(Arc::clone(&self.engine), Arc::clone(&projects), compose);
+        Runner::new(Arc::new(backend), FakeBus::new(), projects, options, stages)
     }
 
     async fn containers(&self) -> Containers {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bollard::models::HealthStatusEnum;
 use sense_orchestrator::compose::Options;
+use sense_orchestrator::projects::Projects;
 use sense_orchestrator::report::Outcome;
-use sense_orchestrator::runner::{Projects, RunError, ServiceOptions};
+use sense_orchestrator::runner::{RunError, ServiceOptions};
 use sense_orchestrator::spec::Dialect;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -184,7 +185,7 @@ services:
 #[tokio::test(start_paused = true)]
 async fn a_hook_that_does_not_end_is_held_to_the_runs_limit() {
     // Compose runs hooks in one-offs from version 5 on.
-    let stack = Stack::with(WITH_HOOK, |options| options.dialect = Dialect::new(5, 0, 0));
+    let stack = Stack::new(WITH_HOOK).written_as(Dialect::new(5, 0, 0));
     stack.engine.script("weather", Script { exec_hangs: true, ..Script::stays() });
     let report = stack.run("weather").await.unwrap();
     assert_eq!((report.outcome, report.duration.as_secs()), (Outcome::TimedOut, 60));

@@ -7,17 +7,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sense_orchestrator::action::Allowed;
+use sense_orchestrator::backend::compose::{ComposeBackend, ComposeOptions};
 use sense_orchestrator::bus::{Bus, Event};
 use sense_orchestrator::compose;
 use sense_orchestrator::dispatcher::{self, Lifetime, Outputs, Scheduled};
 use sense_orchestrator::monitor;
 use sense_orchestrator::names::ServiceName;
+use sense_orchestrator::projects::Projects;
 use sense_orchestrator::report::Problems;
-use sense_orchestrator::runner::{Projects, Runner, RunnerOptions, RunnerStages, ServiceOptions};
+use sense_orchestrator::runner::{Runner, RunnerOptions, RunnerStages, ServiceOptions};
 use sense_orchestrator::schedule::Intervals;
 use sense_orchestrator::seeder::Seeder;
 use sense_orchestrator::settings::{Environment, Settings, Sources};
-use sense_orchestrator::spec::Dialect;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -50,7 +51,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Stack<B: Bus = FakeBus> {
     pub(crate) engine: Arc<FakeEngine>,
     pub(crate) bus: Arc<B>,
-    pub(crate) runner: Runner<FakeEngine, B>,
+    pub(crate) runner: Runner<ComposeBackend<FakeEngine>, B>,
     pub(crate) settings: Settings,
     pub(crate) intervals: watch::Sender<Arc<Intervals>>,
     pub(crate) problems: watch::Sender<Problems>,
@@ -128,12 +129,11 @@ impl<B: Bus> Stack<B> {
             default: ServiceOptions { limit, proof: None, environment: BTreeMap::new(), profile: None },
             services: BTreeMap::new(),
             tail: 64 * 1024,
-            dialect: Dialect::default(),
-            registry_config: None,
-            proxies: BTreeMap::new(),
         };
         let stages = RunnerStages { intake: intake.clone(), abort: abort.clone() };
-        let runner = Runner::new(Arc::clone(&engine), Arc::clone(&bus), projects, options, stages);
+        let projects = Arc::new(projects);
+        let backend = ComposeBackend::new(Arc::clone(&engine), Arc::clone(&projects), ComposeOptions::default());
+        let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, stages);
         let intervals = watch::Sender::new(Arc::new(settings.intervals()));
         Self {
             engine,

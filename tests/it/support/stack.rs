@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use sense_orchestrator::backend::compose::{ComposeBackend, ComposeOptions};
 use sense_orchestrator::compose::Options;
 use sense_orchestrator::names::ServiceName;
+use sense_orchestrator::projects::Projects;
 use sense_orchestrator::report::{RunReport, Trigger};
-use sense_orchestrator::runner::{Projects, RunError, RunRequest, Runner, RunnerOptions, RunnerStages, ServiceOptions};
+use sense_orchestrator::runner::{RunError, RunRequest, Runner, RunnerOptions, RunnerStages, ServiceOptions};
 use sense_orchestrator::spec::Dialect;
 use tokio_util::sync::CancellationToken;
 
@@ -45,8 +47,9 @@ pub(crate) struct Stack {
     pub(crate) bus: Arc<FakeBus>,
     pub(crate) folder: Folder,
     pub(crate) stages: RunnerStages,
-    pub(crate) runner: Runner<FakeEngine, FakeBus>,
+    pub(crate) runner: Runner<ComposeBackend<FakeEngine>, FakeBus>,
     options: RunnerOptions,
+    compose: ComposeOptions,
 }
 
 /// A service that needs nothing but its image and the default network.
@@ -69,29 +72,36 @@ impl Stack {
         folder.write("compose.yaml", compose);
         let default =
             ServiceOptions { limit: Duration::from_mins(1), proof: None, environment: BTreeMap::new(), profile: None };
-        let mut options = RunnerOptions {
-            default,
-            services: BTreeMap::new(),
-            tail: 64 << 10,
-            dialect: Dialect::default(),
-            registry_config: None,
-            proxies: BTreeMap::new(),
-        };
+        let mut options = RunnerOptions { default, services: BTreeMap::new(), tail: 64 << 10 };
         change(&mut options);
-        let (engine, bus) = (FakeEngine::new(), FakeBus::new());
-        Self::over(folder, engine, bus, options)
+        Self::over(folder, FakeEngine::new(), FakeBus::new(), options, ComposeOptions::default())
     }
 
-    fn over(folder: Folder, engine: Arc<FakeEngine>, bus: Arc<FakeBus>, options: RunnerOptions) -> Self {
+    /// The project as another version of Compose writes it.
+    pub(crate) fn written_as(self, dialect: Dialect) -> Self {
+        let compose = ComposeOptions { dialect, ..self.compose };
+        Self::over(self.folder, self.engine, self.bus, self.options, compose)
+    }
+
+    fn over(
+        folder: Folder,
+        engine: Arc<FakeEngine>,
+        bus: Arc<FakeBus>,
+        options: RunnerOptions,
+        compose: ComposeOptions,
+    ) -> Self {
         let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
         let projects = Projects::open(Options { working_dir: folder.0.clone(), ..Options::default() }).unwrap();
-        let runner = Runner::new(Arc::clone(&engine), Arc::clone(&bus), projects, options.clone(), stages.clone());
-        Self { engine, bus, folder, stages, runner, options }
+        let projects = Arc::new(projects);
+        let backend = ComposeBackend::new(Arc::clone(&engine), Arc::clone(&projects), compose.clone());
+        let (backend, options_of_runner) = (Arc::new(backend), options.clone());
+        let runner = Runner::new(backend, Arc::clone(&bus), projects, options_of_runner, stages.clone());
+        Self { engine, bus, folder, stages, runner, options, compose }
     }
 
     /// The daemon's next life after a kill: nothing is left but the Engine, Redis and the files.
     pub(crate) fn reborn(self) -> Self {
-        Self::over(self.folder, self.engine, self.bus, self.options)
+        Self::over(self.folder, self.engine, self.bus, self.options, self.compose)
     }
 
     /// Runs a service as the schedule does.

@@ -8,9 +8,9 @@ use tokio::sync::MutexGuard;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::ComposeBackend;
 use super::execute::step;
-use super::{Failure, Runner};
-use crate::bus::Bus;
+use crate::backend::Failure;
 use crate::clock::Timestamp;
 use crate::compose::project::Project;
 use crate::engine::{Engine, EngineError};
@@ -31,11 +31,11 @@ pub(super) fn doing(step: impl Into<String>) -> impl FnOnce(EngineError) -> Fail
     |source| Failure::Engine { step, source }
 }
 
-impl<E: Engine, B: Bus> Runner<E, B> {
+impl<E: Engine> ComposeBackend<E> {
     /// The project's containers that Compose knows of.
     pub(super) async fn observe(&self, project: &ProjectName) -> Result<Stack, Failure> {
         let wanted = [format!("{}={project}", labels::PROJECT), labels::CONFIG_HASH.to_owned()];
-        let listed = self.inner.engine.containers(&wanted).await.map_err(doing("list the project's containers"))?;
+        let listed = self.engine.containers(&wanted).await.map_err(doing("list the project's containers"))?;
         Ok(Stack::of(&listed))
     }
 
@@ -69,14 +69,14 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         if images.contains_key(&reference) {
             return Ok(());
         }
-        let found = self.inner.engine.image(&reference).await.map_err(doing(format!("inspect image {reference}")))?;
+        let found = self.engine.image(&reference).await.map_err(doing(format!("inspect image {reference}")))?;
         images.extend(found.map(|image| (reference, ImageSeen::from(&image))));
         Ok(())
     }
 
     /// Waits for a turn to make what the project's services share: two runs must not make the same network.
     pub(super) async fn preparation(&self) -> MutexGuard<'_, ()> {
-        self.inner.preparation.lock().await
+        self.preparation.lock().await
     }
 
     /// Makes sure of networks, volumes and containers of the project; for a run, that is the project without its target.
@@ -157,7 +157,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let surplus = plan::surplus_networks(project, key, &seen);
         for next in &surplus.steps {
             // Where it is in use already, the next run tries again.
-            match step(self.inner.engine.as_ref(), next).await {
+            match step(self.engine.as_ref(), next).await {
                 Ok(()) => info!(step = %next, "engine call"),
                 Err(failure) => warn!(error = %Chain(&failure), "network made twice"),
             }
@@ -166,13 +166,13 @@ impl<E: Engine, B: Bus> Runner<E, B> {
     }
 
     pub(super) async fn look_at_volume(&self, name: &str) -> Result<Option<VolumeSeen>, Failure> {
-        let found = self.inner.engine.volume(name).await.map_err(doing(format!("inspect volume {name}")))?;
+        let found = self.engine.volume(name).await.map_err(doing(format!("inspect volume {name}")))?;
         Ok(found.as_ref().map(VolumeSeen::from))
     }
 
     /// The network of a name or id, else those whose names contain it.
     pub(super) async fn look_at_network(&self, name: &str) -> Result<Vec<NetworkSeen>, Failure> {
-        let engine = self.inner.engine.as_ref();
+        let engine = self.engine.as_ref();
         match engine.network(name).await {
             Ok(Some(found)) => return Ok(vec![NetworkSeen::from(&found)]),
             // The name may be that of several networks.
@@ -209,14 +209,14 @@ impl<E: Engine, B: Bus> Runner<E, B> {
             return Ok(());
         }
         let labels = [format!("{}={}", labels::PROJECT, project.name)];
-        let mut events = std::pin::pin!(self.inner.engine.events(&labels).fuse());
+        let mut events = std::pin::pin!(self.engine.events(&labels).fuse());
         loop {
             let stack = self.observe(&project.name).await?;
             let mut inspected = BTreeMap::new();
             for dependency in &awaited {
                 let mut containers = Vec::new();
                 for container in stack.of_service(dependency.name) {
-                    let found = self.inner.engine.container(&container.name).await;
+                    let found = self.engine.container(&container.name).await;
                     containers.extend(found.map_err(doing(format!("inspect container {}", container.name)))?);
                 }
                 inspected.insert(dependency.name.clone(), containers);
@@ -241,11 +241,11 @@ impl<E: Engine, B: Bus> Runner<E, B> {
 
     /// What bodies depend on besides the project, for no service in particular.
     pub(super) async fn options(&self, project: &Project) -> Result<SpecOptions, Failure> {
-        let version = self.inner.engine.version().await.map_err(doing("ask the engine's version"))?;
+        let version = self.engine.version().await.map_err(doing("ask the engine's version"))?;
         debug!(project = %project.name, api = %version.api, "preparing");
-        let mut options = SpecOptions::new(version.api, self.inner.options.dialect);
-        options.proxies.clone_from(&self.inner.options.proxies);
-        options.registry_config.clone_from(&self.inner.options.registry_config);
+        let mut options = SpecOptions::new(version.api, self.options.dialect);
+        options.proxies.clone_from(&self.options.proxies);
+        options.registry_config.clone_from(&self.options.registry_config);
         Ok(options)
     }
 
@@ -272,7 +272,7 @@ impl<E: Engine, B: Bus> Runner<E, B> {
         let image = images.get(&spec::image_name(project, name, service));
         options.image_id = image.map(|image| image.id.clone());
         options.peers = stack.peers();
-        options.client_files = self.inner.projects.client_files(project, name)?;
+        options.client_files = self.projects.client_files(project, name)?;
         Ok(options)
     }
 }

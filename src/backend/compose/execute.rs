@@ -6,8 +6,8 @@ use bollard::models::VolumeCreateRequest;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::{Failure, Runner};
-use crate::bus::Bus;
+use super::ComposeBackend;
+use crate::backend::Failure;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::plan::{Call, Cause, Plan, Step};
@@ -15,13 +15,13 @@ use crate::plan::{Call, Cause, Plan, Step};
 /// Longest that a hook may take. Compose itself waits for ever; here the preparation of other services would wait as well.
 const HOOK_LIMIT: Duration = Duration::from_mins(5);
 
-impl<E: Engine, B: Bus> Runner<E, B> {
+impl<E: Engine> ComposeBackend<E> {
     /// Carries a plan out; the first step that fails ends it.
     pub(super) async fn execute(&self, plan: &Plan) -> Result<(), Failure> {
         warn_of(plan);
         for next in &plan.steps {
             info!(step = %next, "engine call");
-            step(self.inner.engine.as_ref(), next).await?;
+            step(self.engine.as_ref(), next).await?;
         }
         Ok(())
     }

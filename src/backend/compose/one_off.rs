@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Failure, execute};
+use super::execute;
+use crate::backend::{Bounds, End, Failure, Finished};
+use crate::clock::Timestamp;
 use crate::engine::{Engine, EngineError, RemoveContainer};
-use crate::plan::{Call, Plan};
+use crate::plan::{Call, DEFAULT_GRACE, Plan};
 use crate::report::Chain;
 
 /// First and longest pause between two tries of a call that the Engine did not answer.
@@ -24,42 +25,14 @@ const LATE_LOOK: Duration = Duration::from_millis(250);
 /// Longest that a container may take to end at its stop signal while the daemon shuts down.
 const ABORT_GRACE: Duration = Duration::from_secs(10);
 
-/// How a container's run ended.
+/// A run as a one-off container.
 #[derive(Debug)]
-pub(super) enum End {
-    /// By itself, with this code.
-    Exited(i64),
-    /// Past its limit.
-    TimedOut,
-    /// Its limit was reached before it had started.
-    TooLate,
-    /// By our shutdown.
-    Cancelled,
-    /// It could not be created, started or followed.
-    Failed(Failure),
-}
-
-/// What is left of a container that is gone.
-#[derive(Debug)]
-pub(super) struct Remains {
-    pub(super) end: End,
-    /// The last lines of its output, unless it exited with 0.
-    pub(super) tail: String,
-    /// The kernel killed it for want of memory.
-    pub(super) out_of_memory: bool,
-}
-
-/// When a container has to end.
-#[derive(Debug, Clone)]
-pub(super) struct Bounds {
-    /// The run's time limit.
-    pub(super) deadline: Instant,
+pub struct OneOffRun {
+    pub(super) container: String,
     /// Time between stop signal and kill.
-    pub(super) grace: Duration,
-    /// Bytes of a failed run's output that are kept.
-    pub(super) tail: usize,
-    /// The daemon's second stage of shutdown.
-    pub(super) abort: CancellationToken,
+    grace: Duration,
+    /// Why it was not started, where it was not.
+    not_started: Option<Unstarted>,
 }
 
 /// Why a container was not started.
@@ -70,36 +43,57 @@ struct Unstarted {
     unanswered: bool,
 }
 
-/// Carries out the plan that creates and starts a container, waits for its end, and removes it.
-pub(super) async fn live<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) -> Remains {
+impl OneOffRun {
+    /// A container that an earlier life of the daemon made.
+    pub(super) fn found(container: String) -> Self {
+        Self { container, grace: DEFAULT_GRACE, not_started: None }
+    }
+}
+
+/// Carries out the plan that creates and starts a run's container, which may take `grace` to stop.
+pub(super) async fn begin<E: Engine>(engine: &E, plan: &Plan, grace: Duration, bounds: &Bounds) -> OneOffRun {
     let created = plan.steps.iter().find_map(|step| match &step.call {
-        Call::CreateContainer(container) => Some(container.name.as_str()),
+        Call::CreateContainer(container) => Some(container.name.clone()),
         _ => None,
     });
-    let name = created.unwrap_or_default();
-    let end = match begin(engine, plan, bounds).await {
-        Ok(()) => {
-            debug!(container = name, "container started");
-            follow(engine, name, bounds).await
-        }
-        Err(Unstarted { end, unanswered }) => {
+    let container = created.unwrap_or_default();
+    let not_started = create_and_start(engine, plan, bounds).await.err();
+    if not_started.is_none() {
+        debug!(container, "container started");
+    }
+    OneOffRun { container, grace, not_started }
+}
+
+/// Waits for the end of a run's container, stops what still runs, and keeps what a failure left to read.
+pub(super) async fn finish<E: Engine>(engine: &E, run: &mut OneOffRun, bounds: &Bounds) -> Finished {
+    let end = match run.not_started.take() {
+        None => await_end(engine, &run.container, bounds).await,
+        Some(Unstarted { end, unanswered }) => {
             if unanswered {
-                appear(engine, name).await;
+                await_late_create(engine, &run.container).await;
             }
             end
         }
     };
-    bury(engine, name, end, bounds).await
+    collect(engine, run, end, bounds).await
 }
 
-/// Follows a container that an earlier life of the daemon started, and removes it.
-pub(super) async fn outlive<E: Engine>(engine: &E, name: &str, bounds: &Bounds) -> Remains {
-    let end = follow(engine, name, bounds).await;
-    bury(engine, name, end, bounds).await
+/// Since when a found container runs; notes its own grace period.
+pub(super) async fn started_at<E: Engine>(engine: &E, run: &mut OneOffRun) -> Option<Timestamp> {
+    let found = match engine.container(&run.container).await {
+        Ok(found) => found.unwrap_or_default(),
+        Err(error) => {
+            warn!(container = run.container, error = %Chain(&error), "start of an adopted run not known");
+            return None;
+        }
+    };
+    let grace = found.config.and_then(|config| config.stop_timeout).and_then(|seconds| u64::try_from(seconds).ok());
+    run.grace = grace.map_or(DEFAULT_GRACE, Duration::from_secs);
+    found.state.and_then(|state| Timestamp::from_rfc3339(&state.started_at?))
 }
 
 /// Creates and starts the container.
-async fn begin<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) -> Result<(), Unstarted> {
+async fn create_and_start<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) -> Result<(), Unstarted> {
     for step in &plan.steps {
         if bounds.abort.is_cancelled() {
             return Err(Unstarted { end: End::Cancelled, unanswered: false });
@@ -123,7 +117,7 @@ async fn begin<E: Engine>(engine: &E, plan: &Plan, bounds: &Bounds) -> Result<()
 }
 
 /// Waits until a container is there whose create was not answered, or until it will not come any more.
-async fn appear<E: Engine>(engine: &E, name: &str) {
+async fn await_late_create<E: Engine>(engine: &E, name: &str) {
     let mut absent_since = None;
     loop {
         match engine.container(name).await {
@@ -137,7 +131,7 @@ async fn appear<E: Engine>(engine: &E, name: &str) {
 }
 
 /// Waits for the end of a started container, over restarts and faults of the Engine.
-async fn follow<E: Engine>(engine: &E, name: &str, bounds: &Bounds) -> End {
+async fn await_end<E: Engine>(engine: &E, name: &str, bounds: &Bounds) -> End {
     let (mut pause, mut told) = (RETRY_FIRST, false);
     loop {
         let answer = tokio::select! {
@@ -169,18 +163,19 @@ async fn follow<E: Engine>(engine: &E, name: &str, bounds: &Bounds) -> End {
     }
 }
 
-/// Stops what still runs, keeps what a failure left to read, and removes the container for certain.
-async fn bury<E: Engine>(engine: &E, name: &str, end: End, bounds: &Bounds) -> Remains {
-    let mut remains = Remains { end, tail: String::new(), out_of_memory: false };
-    if !matches!(remains.end, End::Exited(_)) {
-        stop(engine, name, bounds).await;
+/// Stops what still runs, and keeps what a failure left to read.
+async fn collect<E: Engine>(engine: &E, run: &OneOffRun, end: End, bounds: &Bounds) -> Finished {
+    let name = &run.container;
+    let mut finished = Finished { end, tail: String::new(), out_of_memory: false };
+    if !matches!(finished.end, End::Exited(_)) {
+        stop(engine, run, bounds).await;
     }
-    if !matches!(remains.end, End::Exited(0)) {
+    if !matches!(finished.end, End::Exited(0)) {
         match engine.container(name).await {
             Ok(Some(found)) => {
-                remains.out_of_memory = found.state.and_then(|state| state.oom_killed).unwrap_or(false);
+                finished.out_of_memory = found.state.and_then(|state| state.oom_killed).unwrap_or(false);
                 match engine.logs_tail(name, bounds.tail).await {
-                    Ok(tail) => remains.tail = tail,
+                    Ok(tail) => finished.tail = tail,
                     Err(error) => debug!(container = name, error = %Chain(&error), "no output to keep"),
                 }
             }
@@ -189,13 +184,12 @@ async fn bury<E: Engine>(engine: &E, name: &str, end: End, bounds: &Bounds) -> R
             Err(error) => debug!(container = name, error = %Chain(&error), "no output to keep"),
         }
     }
-    remove(engine, name).await;
-    remains
+    finished
 }
 
 /// Stops a container with its grace period, then kills it. What fails here is left to the forced removal.
-async fn stop<E: Engine>(engine: &E, name: &str, bounds: &Bounds) {
-    let grace = bounds.grace;
+async fn stop<E: Engine>(engine: &E, run: &OneOffRun, bounds: &Bounds) {
+    let (name, grace) = (run.container.as_str(), run.grace);
     let stopping = async {
         tokio::select! {
             stopped = engine.stop_container(name, grace) => stopped,

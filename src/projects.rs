@@ -14,7 +14,16 @@ use crate::compose::{self, FileKind, Files, LoadErrors, MAX_FILE_BYTES, Model, O
 use crate::names::{ProjectName, ServiceName};
 use crate::spec;
 
-use super::Failure;
+/// A file that a service refers to cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {path}")]
+pub struct FileError {
+    /// Which.
+    pub path: String,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
 
 /// What tells one state of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,12 +186,12 @@ impl Projects {
     }
 
     /// The files that a service's container body quotes, by the path that the service gives.
-    pub fn client_files(&self, project: &Project, name: &ServiceName) -> Result<BTreeMap<String, String>, Failure> {
+    pub fn client_files(&self, project: &Project, name: &ServiceName) -> Result<BTreeMap<String, String>, FileError> {
         let mut contents = BTreeMap::new();
         let Some(service) = project.services.get(name) else { return Ok(contents) };
         for path in spec::files::referenced_files(project, service) {
             let content = std::fs::read_to_string(self.to_client_path(&path))
-                .map_err(|source| Failure::File { path: path.clone(), source })?;
+                .map_err(|source| FileError { path: path.clone(), source })?;
             contents.insert(path, content);
         }
         Ok(contents)

@@ -1,0 +1,237 @@
+//! The port to what carries services out: containers of one Engine today.
+//!
+//! It is cut by intent. A backend brings up what a run needs, begins the run, sees it to its end and removes it; it brings
+//! services up and down. When, how often and how long is decided above it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::BusError;
+use crate::clock::Timestamp;
+use crate::compose::LoadErrors;
+use crate::compose::project::Project;
+use crate::engine::EngineError;
+use crate::names::{ProjectName, RunId, ServiceName};
+use crate::plan::{Plan, PlanError};
+use crate::projects::FileError;
+use crate::spec::Slug;
+
+pub mod compose;
+
+/// What is to be run.
+#[derive(Debug, Clone, Copy)]
+pub struct RunSpec<'a> {
+    /// The service and what it depends on.
+    pub project: &'a Project,
+    /// Which of its services.
+    pub service: &'a ServiceName,
+    /// Who the run is.
+    pub slug: &'a Slug,
+    /// Variables over those of the Compose file.
+    pub environment: &'a BTreeMap<String, String>,
+}
+
+/// When a run has to end.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// The moment at which the time limit is over.
+    pub deadline: Instant,
+    /// The time limit, for what is said of it.
+    pub limit: Duration,
+    /// Bytes of a failed run's output that are kept.
+    pub tail: usize,
+    /// The daemon's second stage of shutdown.
+    pub abort: CancellationToken,
+}
+
+/// Why a run ended before its container existed.
+#[derive(Debug)]
+pub enum NotStarted {
+    /// Something on the way failed.
+    Failed(Failure),
+    /// The time limit was over.
+    TimedOut(Failure),
+    /// The daemon ends.
+    Cancelled,
+}
+
+impl From<Failure> for NotStarted {
+    fn from(failure: Failure) -> Self {
+        if matches!(failure, Failure::TooLate(_) | Failure::NotReady { .. }) {
+            Self::TimedOut(failure)
+        } else {
+            Self::Failed(failure)
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum End {
+    /// By itself, with this code.
+    Exited(i64),
+    /// Past its limit.
+    TimedOut,
+    /// Its limit was reached before it had started.
+    TooLate,
+    /// By our shutdown.
+    Cancelled,
+    /// It could not be created, started or followed.
+    Failed(Failure),
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub end: End,
+    /// The last lines of its output, unless it exited with 0.
+    pub tail: String,
+    /// The kernel killed it for want of memory.
+    pub out_of_memory: bool,
+}
+
+/// A run that is there, whoever began it.
+#[derive(Debug)]
+pub struct FoundRun<R> {
+    /// Its container.
+    pub container: String,
+    /// Of which service.
+    pub service: ServiceName,
+    /// Which run it is and how it is followed, where it is one of ours.
+    pub own: Option<(RunId, R)>,
+    /// It has not ended.
+    pub alive: bool,
+}
+
+/// What carries services out.
+///
+/// Whatever a run leaves behind is gone once [`Backend::remove`] returned, also after faults and lost answers.
+pub trait Backend: Send + Sync + 'static {
+    /// A run that was begun or found.
+    type Run: Send + 'static;
+
+    /// Asks for the project's containers, to see whether there is an answer.
+    fn ping(&self, project: &ProjectName) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Brings up what the service depends on, then creates and starts its run.
+    ///
+    /// The deadline moves by what pulling images takes. A run whose creation was asked for is returned also where it
+    /// failed: [`Backend::finish`] says how.
+    fn begin(
+        &self,
+        spec: RunSpec<'_>,
+        bounds: &mut Bounds,
+    ) -> impl Future<Output = Result<Self::Run, NotStarted>> + Send;
+
+    /// Waits for the end of a run, stops it where its bounds say so, and reads what is to be kept of it.
+    fn finish(&self, run: &mut Self::Run, bounds: &Bounds) -> impl Future<Output = Finished> + Send;
+
+    /// Removes a run and whatever belongs to it alone; tries until it is gone.
+    fn remove(&self, run: Self::Run) -> impl Future<Output = ()> + Send;
+
+    /// Finds out since when a found run goes on, on the wall clock, and how it is to be stopped.
+    fn started_at(&self, run: &mut Self::Run) -> impl Future<Output = Option<Timestamp>> + Send;
+
+    /// The project's runs that are there, of one service or of all.
+    fn runs(
+        &self,
+        project: &ProjectName,
+        service: Option<&ServiceName>,
+    ) -> impl Future<Output = Result<Vec<FoundRun<Self::Run>>, Failure>> + Send;
+
+    /// Brings a service and its dependencies up: what is missing is created, what differs recreated, what is stopped
+    /// started. Returns once it is started; its own health is not waited for.
+    fn up(
+        &self,
+        project: &Project,
+        service: &ServiceName,
+        abort: &CancellationToken,
+    ) -> impl Future<Output = Result<(), NotStarted>> + Send;
+
+    /// Stops the service's own containers, each with its grace period; false where it left them running because one was
+    /// started after the moment `before`.
+    fn down(
+        &self,
+        project: &Project,
+        service: &ServiceName,
+        before: Option<Timestamp>,
+    ) -> impl Future<Output = Result<bool, Failure>> + Send;
+
+    /// Whether a container of the service runs, runs left out.
+    fn is_up(&self, project: &ProjectName, service: &ServiceName)
+    -> impl Future<Output = Result<bool, Failure>> + Send;
+
+    /// The calls that a run would make now, up to the start of its container. Nothing is changed.
+    fn dry_run(&self, spec: RunSpec<'_>) -> impl Future<Output = Result<Plan, Failure>> + Send;
+}
+
+/// What went wrong while a service was prepared, run, started or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The Compose files do not give this service.
+    #[error("project not usable")]
+    Project(#[source] LoadErrors),
+    /// What is there and what is wanted do not go together.
+    #[error(transparent)]
+    Plan(PlanError),
+    /// An Engine call failed.
+    #[error("{step}")]
+    Engine {
+        /// What was being done.
+        step: String,
+        /// Why it failed.
+        #[source]
+        source: EngineError,
+    },
+    /// An image that a build makes is missing, and no registry has it.
+    #[error("image of service {service} is missing: run `docker compose build {service}`")]
+    NotBuilt {
+        /// The service.
+        service: ServiceName,
+        /// Why it was not pulled.
+        #[source]
+        source: EngineError,
+    },
+    /// A file that a service refers to cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// What an earlier run left in Redis cannot be told from this one's.
+    #[error("earlier result not deleted")]
+    Results(#[source] BusError),
+    /// A hook ended with another code than 0.
+    #[error("hook {command:?} of {container} exited {code}")]
+    Hook {
+        /// Where it ran.
+        container: String,
+        /// Its words.
+        command: String,
+        /// Its exit code.
+        code: i64,
+    },
+    /// A hook went on for too long.
+    #[error("hook {command:?} of {container} did not end within {}", humantime::format_duration(*.limit))]
+    HookTooLong {
+        /// Where it ran.
+        container: String,
+        /// Its words.
+        command: String,
+        /// What it was given.
+        limit: Duration,
+    },
+    /// The time limit was reached before the container was started.
+    #[error("not started within {}", humantime::format_duration(*.0))]
+    TooLate(Duration),
+    /// A dependency was not ready when the time limit was reached.
+    #[error("dependency {dependency} not ready within {}", humantime::format_duration(*.limit))]
+    NotReady {
+        /// Which.
+        dependency: ServiceName,
+        /// The time limit.
+        limit: Duration,
+    },
+}

@@ -1,0 +1,100 @@
+//! Containers of one Engine, as `docker compose run`, `up -d` and `stop` make and stop them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Backend, Bounds, Failure, Finished, FoundRun, NotStarted, RunSpec};
+use crate::clock::Timestamp;
+use crate::compose::project::Project;
+use crate::engine::Engine;
+use crate::names::{ProjectName, ServiceName};
+use crate::plan::{Plan, State};
+use crate::projects::Projects;
+use crate::spec::Dialect;
+
+mod dry_run;
+mod execute;
+mod one_off;
+mod prepare;
+mod run;
+mod services;
+
+pub use one_off::OneOffRun;
+
+/// How containers are written.
+#[derive(Debug, Clone, Default)]
+pub struct ComposeOptions {
+    /// The Compose version that containers are written as.
+    pub dialect: Dialect,
+    /// Variables that the client's `config.json` gives every container.
+    pub proxies: BTreeMap<String, String>,
+    /// The client's registry credentials as a `config.json`, for services with `use_api_socket`.
+    pub registry_config: Option<String>,
+}
+
+/// The containers of a Compose project on one Engine.
+pub struct ComposeBackend<E> {
+    engine: Arc<E>,
+    projects: Arc<Projects>,
+    options: ComposeOptions,
+    /// Held while networks, volumes and dependencies are made: two runs must not make the same ones.
+    preparation: tokio::sync::Mutex<()>,
+}
+
+impl<E: Engine> ComposeBackend<E> {
+    /// A backend for the services of `projects`.
+    pub fn new(engine: Arc<E>, projects: Arc<Projects>, options: ComposeOptions) -> Self {
+        Self { engine, projects, options, preparation: tokio::sync::Mutex::default() }
+    }
+}
+
+impl<E: Engine> Backend for ComposeBackend<E> {
+    type Run = OneOffRun;
+
+    async fn ping(&self, project: &ProjectName) -> Result<(), Failure> {
+        self.observe(project).await.map(drop)
+    }
+
+    async fn begin(&self, spec: RunSpec<'_>, bounds: &mut Bounds) -> Result<OneOffRun, NotStarted> {
+        self.begin_run(spec, bounds).await
+    }
+
+    async fn finish(&self, run: &mut OneOffRun, bounds: &Bounds) -> Finished {
+        one_off::finish(self.engine.as_ref(), run, bounds).await
+    }
+
+    async fn remove(&self, run: OneOffRun) {
+        one_off::remove(self.engine.as_ref(), &run.container).await;
+    }
+
+    async fn started_at(&self, run: &mut OneOffRun) -> Option<Timestamp> {
+        one_off::started_at(self.engine.as_ref(), run).await
+    }
+
+    async fn runs(
+        &self,
+        project: &ProjectName,
+        service: Option<&ServiceName>,
+    ) -> Result<Vec<FoundRun<OneOffRun>>, Failure> {
+        self.found_runs(project, service).await
+    }
+
+    async fn up(&self, project: &Project, service: &ServiceName, abort: &CancellationToken) -> Result<(), NotStarted> {
+        self.bring_up(project, service, abort).await
+    }
+
+    async fn down(&self, project: &Project, service: &ServiceName, before: Option<Timestamp>) -> Result<bool, Failure> {
+        self.bring_down(project, service, before).await
+    }
+
+    async fn is_up(&self, project: &ProjectName, service: &ServiceName) -> Result<bool, Failure> {
+        let stack = self.observe(project).await?;
+        Ok(stack.of_service(service).any(|container| container.state == State::Running))
+    }
+
+    async fn dry_run(&self, spec: RunSpec<'_>) -> Result<Plan, Failure> {
+        self.plan_run(spec).await
+    }
+}
