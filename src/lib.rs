@@ -3,7 +3,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | vocabulary | [`names`], [`clock`], [`report`] |
+//! | vocabulary | [`names`], [`clock`], [`report`], [`text`] |
 //! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`] |
 //! | ports | [`engine`] (Docker), [`bus`] (Redis); above them [`backend`], what carries services out |
 //! | adapters | [`engine::docker`], [`bus::redis`]; [`projects`], the Compose files as they are now |
@@ -35,3 +35,4 @@ pub mod settings;
 pub mod spec;
 pub mod supervisor;
 pub mod telemetry;
+pub mod text;

@@ -7,7 +7,8 @@ use clap::Parser;
 use sense_orchestrator::app::{self, EX_CONFIG, Failed};
 use sense_orchestrator::cli::{Cli, Command};
 use sense_orchestrator::settings::{Environment, Settings, Sources};
-use sense_orchestrator::telemetry;
+use sense_orchestrator::telemetry::{self, FLUSH_LIMIT};
+use sense_orchestrator::text;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -19,31 +20,53 @@ fn main() -> ExitCode {
         Err(errors) => return say(&errors.to_string(), ExitCode::from(EX_CONFIG)),
     };
     let command = cli.into_command();
-    if matches!(command, Command::Run)
-        && let Err(error) = telemetry::start(&settings.log)
-    {
-        return say(&error.to_string(), ExitCode::FAILURE);
+    let log = match command {
+        Command::Run => match telemetry::start(&settings.log) {
+            Ok(log) => Some(log),
+            Err(error) => return say(&error.to_string(), ExitCode::FAILURE),
+        },
+        _ => None,
+    };
+    let (code, text) = run(command, settings);
+    match (log, text) {
+        (Some(log), text) => {
+            // Who reads our standard error may have stalled: nothing is written past the queue any more.
+            if let Some(text) = text {
+                log.push(format!("{}\n", text::lines(&text)).as_bytes());
+            }
+            log.flush(FLUSH_LIMIT);
+            code
+        }
+        (None, Some(text)) => say(&text, code),
+        (None, None) => code,
     }
+}
+
+/// Does what was asked for; the exit code, and why it is not 0.
+fn run(command: Command, settings: Settings) -> (ExitCode, Option<String>) {
     #[cfg(feature = "tls")]
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return say(&format!("cannot start: {error}"), ExitCode::FAILURE),
+        Err(error) => return (ExitCode::FAILURE, Some(format!("cannot start: {error}"))),
     };
-    match runtime.block_on(app::run(command, settings)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = runtime.block_on(app::run(command, settings));
+    // Without waiting for its blocking threads: one may ask a resolver that does not answer.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => (ExitCode::SUCCESS, None),
         Err(failed) => {
             let text = match &failed {
                 Failed::Configuration(text) => text.clone(),
                 Failed::Other(error) => format!("{error:#}"),
             };
-            say(&text, failed.exit_code())
+            (failed.exit_code(), Some(text))
         }
     }
 }
 
 /// Says why the process ends, where somebody may still read it.
 fn say(text: &str, code: ExitCode) -> ExitCode {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", text::lines(text));
     code
 }

@@ -1,24 +1,62 @@
 //! Logs: one event a line on standard error, so that what `check` and `render` print stays apart.
+//!
+//! Lines leave over a bounded queue and a thread of its own: who reads them may stall, the daemon must not.
 
-use std::io::IsTerminal;
+use std::fmt::Debug;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
+use tracing::error;
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, fmt};
 
 use crate::settings::{Color, Log, LogFormat};
+use crate::text;
+
+mod queue;
+
+pub use queue::LogQueue;
+
+/// How long the end of the process waits for the reader of its last lines.
+pub const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// Our own modules begin with this; whatever does not is a library's.
 const OURS: &str = "sense_orchestrator";
 
+/// Why nothing is logged.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The process logs already.
+    #[error("logs already")]
+    Twice(#[from] tracing::dispatcher::SetGlobalDefaultError),
+    /// There is no thread to be had.
+    #[error("cannot start the thread that writes the log")]
+    Thread(#[from] io::Error),
+}
+
 /// Starts logging to standard error for the rest of the process.
 ///
+/// A panic is logged too, and its line waited for: the process may end with it.
+///
 /// # Errors
-/// When the process logs already.
-pub fn start(settings: &Log) -> Result<(), tracing::dispatcher::SetGlobalDefaultError> {
-    tracing::dispatcher::set_global_default(dispatch(settings, std::io::stderr().is_terminal(), std::io::stderr))
+/// When the process logs already, or has no thread left.
+pub fn start(settings: &Log) -> Result<LogQueue, TelemetryError> {
+    let queue = LogQueue::default();
+    tracing::dispatcher::set_global_default(dispatch(settings, io::stderr().is_terminal(), queue.clone()))?;
+    let thread = queue.clone();
+    std::thread::Builder::new().name("log".into()).spawn(move || thread.write_to(io::stderr()))?;
+    let panicking = queue.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        error!(%panic, "panicked");
+        panicking.flush(FLUSH_LIMIT);
+    }));
+    Ok(queue)
 }
 
 /// What writes the events to `writer`, which is a `terminal` or not.
@@ -38,13 +76,50 @@ where
         Color::Never => false,
         Color::Auto => terminal,
     };
-    let lines = fmt::layer().log_internal_errors(false).with_writer(writer);
+    let lines = fmt::layer().log_internal_errors(false);
     let lines = if text {
-        lines.with_ansi(color).boxed()
+        lines.with_ansi(color).fmt_fields(debug_fn(text_field).delimited(" ")).with_writer(writer).boxed()
     } else {
-        lines.with_ansi(false).json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        let lines = lines.with_ansi(false).json().flatten_event(true).with_current_span(false).with_span_list(false);
+        lines.with_writer(SafeJson(writer)).boxed()
     };
     tracing_subscriber::registry().with(lines.with_filter(capped(&settings.level.0))).into()
+}
+
+/// One field of the text form: any value may have come from outside.
+fn text_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    let value = format!("{value:?}");
+    let value = text::one_line(&value);
+    match field.name() {
+        "message" => write!(writer, "{value}"),
+        name if writer.has_ansi_escapes() => write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}"),
+        name => write!(writer, "{name}={value}"),
+    }
+}
+
+/// Writes each line with everything escaped that a terminal obeys: JSON's own writer lets most of it through.
+struct SafeJson<W>(W);
+
+impl<W: Write> Write for SafeJson<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match std::str::from_utf8(line) {
+            Ok(text) => self.0.write_all(text::json(text).as_bytes())?,
+            Err(_) => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<'writer, W: MakeWriter<'writer>> MakeWriter<'writer> for SafeJson<W> {
+    type Writer = SafeJson<W::Writer>;
+
+    fn make_writer(&'writer self) -> Self::Writer {
+        SafeJson(self.0.make_writer())
+    }
 }
 
 /// The filter with the libraries at info at most: at debug they show containers' environments.
@@ -160,6 +235,26 @@ mod tests {
         assert!(filter.would_enable("sense_orchestrator::runner", &Level::DEBUG));
         assert!(!filter.would_enable("sense_orchestrator::scheduler", &Level::INFO));
         assert!(!filter.would_enable("hyper", &Level::INFO));
+    }
+
+    #[test]
+    fn what_came_from_outside_neither_breaks_the_line_nor_reaches_the_terminal() {
+        let hostile = "a\n2026-01-01T00:00:00Z ERROR forged\u{1b}[2J\u{9b}5m\u{202e}";
+        let events = || tracing::warn!(shown = %hostile, debug = ?hostile, text = hostile, "said {hostile}");
+        for (format, color) in
+            [(LogFormat::Text, Color::Never), (LogFormat::Text, Color::Always), (LogFormat::Json, Color::Never)]
+        {
+            let text = logged(&log("info", format, color), true, events);
+            assert_eq!(text.lines().count(), 1, "{format:?}: {text}");
+            for raw in ["\u{1b}[2J", "\u{9b}", "\u{202e}"] {
+                assert!(!text.contains(raw), "{format:?} {raw:?}: {text:?}");
+            }
+            if format == LogFormat::Json {
+                assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["shown"], hostile);
+            } else {
+                assert!(text.contains("forged\\u{1b}[2J\\u{9b}5m\\u{202e}"), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -22,14 +22,21 @@ use crate::runner::{Runner, RunnerStages};
 use crate::settings::Settings;
 use crate::spec::render::Rendered;
 use crate::spec::{self, OneOff, Slug, SpecOptions, labels};
+use crate::text;
 
 /// The newest API version that we know of, for bodies that no Engine is asked about.
 const NEWEST: ApiVersion = ApiVersion { major: 1, minor: 51 };
 
-/// Prints a line to standard output.
+/// Prints lines to standard output.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").context("cannot write to standard output")
+    writeln!(out, "{}", text::lines(text)).context("cannot write to standard output")
+}
+
+/// Prints a JSON text to standard output.
+pub(super) fn print_json(json: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", text::json(json)).context("cannot write to standard output")
 }
 
 fn configuration(errors: &LoadErrors) -> Failed {
@@ -149,7 +156,7 @@ pub(super) async fn render(settings: &Settings, render: &cli::Render) -> Result<
     };
     let rendered = container.and_then(|container| Rendered::new(&selected, container, &options));
     let json = rendered.context("the service cannot be run")?.to_json().context("the service has no JSON form")?;
-    print(&serde_json::to_string_pretty(&json).context("the service has no JSON form")?)?;
+    print_json(&serde_json::to_string_pretty(&json).context("the service has no JSON form")?)?;
     Ok(())
 }
 
@@ -172,6 +179,6 @@ pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<
         return Ok(());
     }
     let project = projects.select_all().map_err(|errors| configuration(&errors))?;
-    print(&compose::print::config_json(&project).context("the project has no JSON form")?)?;
+    print_json(&compose::print::config_json(&project).context("the project has no JSON form")?)?;
     Ok(())
 }

@@ -111,7 +111,7 @@ pub(super) async fn ask(settings: &Settings) -> Result<(), Failed> {
         Ok::<_, io::Error>(text)
     };
     let text = timeout(LIMIT, asking).await.context("the daemon does not answer")?.context("no daemon runs here")?;
-    super::commands::print(&text)?;
+    super::commands::print_json(&text)?;
     let answer: Answer = serde_json::from_str(&text).context("the daemon's answer is not readable")?;
     if answer.well { Ok(()) } else { Err(Failed::Other(anyhow::anyhow!("the daemon is not well"))) }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, from the vocabulary to the process.
 const LAYERS: [&[&str]; 8] = [
-    &["names", "clock", "report"],
+    &["names", "clock", "report", "text"],
     &["compose", "spec", "plan", "request", "schedule", "action", "message"],
     &["engine", "bus"],
     &["projects"],

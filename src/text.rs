@@ -1,0 +1,89 @@
+//! Text that came from outside, made safe to show: names, output, errors of servers.
+//!
+//! A terminal obeys what is written to it, and a log reader takes a line for an event. So whatever we did not write
+//! ourselves passes one of these functions before it reaches a text log or a terminal.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// The text as one line: line breaks and tabs are escaped too.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    escape(text, is_obeyed, written)
+}
+
+/// The text with its line breaks and tabs; everything else that a terminal obeys is escaped.
+pub fn lines(text: &str) -> Cow<'_, str> {
+    escape(text, |letter| is_obeyed(letter) && !matches!(letter, '\n' | '\t'), written)
+}
+
+/// A JSON text in which everything that a terminal obeys is escaped; its meaning stays the same.
+///
+/// JSON's own writers escape only what is below U+0020.
+pub fn json(text: &str) -> Cow<'_, str> {
+    let unsafe_in_json = |letter| is_obeyed(letter) && !matches!(letter, '\n' | '\t' | '\r');
+    escape(text, unsafe_in_json, |letter, safe| {
+        for unit in letter.encode_utf16(&mut [0; 2]) {
+            let _ = write!(safe, "\\u{unit:04x}");
+        }
+    })
+}
+
+/// True for what changes how text is shown instead of being shown: C0, DEL, C1, separators of lines, direction of writing.
+fn is_obeyed(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
+}
+
+fn written(letter: char, safe: &mut String) {
+    let _ = write!(safe, "{}", letter.escape_default());
+}
+
+fn escape(text: &str, is_unsafe: impl Fn(char) -> bool, write: impl Fn(char, &mut String)) -> Cow<'_, str> {
+    let Some(first) = text.find(&is_unsafe) else { return Cow::Borrowed(text) };
+    let (clean, rest) = text.split_at(first);
+    let mut safe = String::with_capacity(text.len() + 16);
+    safe.push_str(clean);
+    for letter in rest.chars() {
+        if is_unsafe(letter) {
+            write(letter, &mut safe);
+        } else {
+            safe.push(letter);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped_and_the_rest_is_not() {
+        for (text, safe) in [
+            ("plain Ünïcode 😀 \\ \"", "plain Ünïcode 😀 \\ \""),
+            ("\u{1b}[2J\u{1b}]0;x\u{7}", "\\u{1b}[2J\\u{1b}]0;x\\u{7}"),
+            ("a\u{9b}31m\u{7f}", "a\\u{9b}31m\\u{7f}"),
+            ("a\u{202e}b\u{2066}c\u{200f}\u{61c}", "a\\u{202e}b\\u{2066}c\\u{200f}\\u{61c}"),
+            ("a\r\nb\tc\u{2028}", "a\\r\\nb\\tc\\u{2028}"),
+        ] {
+            assert_eq!(one_line(text), safe);
+        }
+        assert_eq!(lines("a\n\tb\rc\u{1b}"), "a\n\tb\\rc\\u{1b}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_becomes_one_line_that_no_terminal_obeys(text in "\\PC*|[\\x00-\\u{2100}]*") {
+            proptest::prop_assert!(!one_line(&text).chars().any(is_obeyed));
+            proptest::prop_assert_eq!(lines(&text).matches('\n').count(), text.matches('\n').count());
+        }
+
+        #[test]
+        fn escaped_json_means_the_same(text in "[\\x00-\\u{2100}]*|.*") {
+            let written = serde_json::to_string(&text).unwrap();
+            let safe = json(&written);
+            proptest::prop_assert!(!safe.chars().any(is_obeyed));
+            proptest::prop_assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), text);
+        }
+    }
+}
