@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use futures::Stream;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -27,6 +25,7 @@ mod components;
 mod health;
 mod own_container;
 mod project;
+mod signals;
 
 use components::Parts;
 
@@ -131,20 +130,6 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
     }
 }
 
-/// Signals that end the daemon, by name.
-fn signals() -> anyhow::Result<impl Stream<Item = &'static str>> {
-    let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    Ok(futures::stream::unfold((terminate, interrupt), |(mut terminate, mut interrupt)| async {
-        let name = tokio::select! {
-            Some(()) = terminate.recv() => "SIGTERM",
-            Some(()) = interrupt.recv() => "SIGINT",
-            else => return None,
-        };
-        Some((name, (terminate, interrupt)))
-    }))
-}
-
 async fn daemon(settings: Settings) -> Result<(), Failed> {
     info!(version = env!("CARGO_PKG_VERSION"), preset = settings.preset, engine = %settings.docker.host, "starting");
     for warning in &settings.warnings {
@@ -155,7 +140,8 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
             }
         }
     }
-    let mut signals = Box::pin(signals()?);
+    let mut signals = Box::pin(signals::ending().context("cannot listen for signals")?);
+    let meaningless = signals::meaningless().context("cannot listen for signals")?;
     let engine = Arc::new(engine(&settings.docker));
     let located = tokio::select! {
         located = project::locate(&settings.compose, engine.as_ref()) => located,
@@ -189,10 +175,11 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         own_source: OWN_SOURCE.parse().context("own source id")?,
     };
     parts.start(&mut supervisor);
-    supervisor.start("health", health::answer(settings.clone(), runner, bus, stages.intake.clone()));
+    supervisor.start("health", health::answer(settings.clone(), runner.clone(), bus, stages.intake.clone()));
+    supervisor.start("signals", signals::ignore(meaningless, stages.intake.clone()));
     // The connection outlives every component: the last replies go over it.
     let supervised = async {
-        let ended = supervisor.run(signals, settings.shutdown.grace).await;
+        let ended = supervisor.run(signals, settings.shutdown.grace, || runner.occupied()).await;
         closing.cancel();
         ended
     };

@@ -157,6 +157,11 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         self.inner.claims.running(service)
     }
 
+    /// The services that a run or an operation goes on for, or waits.
+    pub fn occupied(&self) -> Vec<ServiceName> {
+        self.inner.claims.occupied()
+    }
+
     /// What each service's runs came to since the daemon started.
     pub fn records(&self) -> BTreeMap<ServiceName, Record> {
         self.inner.ledger.records()

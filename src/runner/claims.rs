@@ -74,6 +74,14 @@ impl Claims {
         OperationClaim { _turn: operation.lock_owned().await }
     }
 
+    /// The services that a run or an operation goes on for, or waits.
+    pub(super) fn occupied(&self) -> Vec<ServiceName> {
+        let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        let runs = |service: &Service| service.run.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let occupied = |service: &Service| runs(service) || service.operation.try_lock().is_err();
+        services.iter().filter(|(_, service)| occupied(service)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// The run that goes on or waits for its turn.
     pub(super) fn running(&self, service: &ServiceName) -> Option<RunId> {
         self.service(service).run.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -30,7 +30,7 @@ pub(crate) struct Site {
     /// `DOCKER_HOST` of the daemon.
     pub(crate) host: String,
     /// Variables of the daemon, over the usual ones.
-    environment: Vec<(&'static str, String)>,
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl Site {
@@ -49,7 +49,7 @@ impl Site {
         Some(Self { engine, redis, folder, project, host: docker::host(), environment: Vec::new() })
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sense-orchestrator"));
         command
             .args(["--config", "settings.yaml", "--file", "compose.yaml"])
@@ -95,7 +95,7 @@ impl Site {
     }
 
     /// Waits until a one-off of the service runs.
-    async fn runs(&self, service: &str) {
+    pub(crate) async fn runs(&self, service: &str) {
         let end = Instant::now() + PATIENCE;
         let part = format!("-{service}-run-");
         while !self.one_offs().await.iter().any(|(name, state)| name.contains(&part) && state == "running") {
@@ -105,7 +105,7 @@ impl Site {
     }
 
     /// Waits until the project has no one-off container.
-    async fn is_clean(&self) {
+    pub(crate) async fn is_clean(&self) {
         let end = Instant::now() + PATIENCE;
         loop {
             let left = self.one_offs().await;
@@ -170,6 +170,16 @@ impl Daemon {
         let id = self.child.id().expect("the daemon runs").to_string();
         let sent = std::process::Command::new("kill").args([signal, &id]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// What each of its threads waits in, by the thread's id.
+    pub(crate) fn threads(&self) -> HashMap<String, String> {
+        let folder = format!("/proc/{}/task", self.child.id().expect("the daemon runs"));
+        let threads = std::fs::read_dir(folder).unwrap().map(|thread| thread.unwrap().path());
+        let name = |thread: &std::path::Path| thread.file_name().unwrap().to_string_lossy().into_owned();
+        threads
+            .map(|thread| (name(&thread), std::fs::read_to_string(thread.join("wchan")).unwrap_or_default()))
+            .collect()
     }
 
     pub(crate) async fn ends(&mut self) -> ExitStatus {

@@ -26,6 +26,7 @@ mod golden;
 mod health;
 mod interop;
 mod lifecycle;
+mod process;
 mod runs;
 mod scheduling;
 mod seeding;
