@@ -13,6 +13,8 @@ use crate::backend::compose::{ComposeBackend, ComposeOptions};
 use crate::bus::redis::RedisBus;
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
+use crate::event;
+use crate::observer::{Events, log};
 use crate::projects::Projects;
 use crate::report::Chain;
 use crate::runner::{Runner, RunnerOptions, RunnerStages, ServiceOptions};
@@ -131,7 +133,7 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
 }
 
 async fn daemon(settings: Settings) -> Result<(), Failed> {
-    info!(version = env!("CARGO_PKG_VERSION"), preset = settings.preset, engine = %settings.docker.host, "starting");
+    info!(version = env!("CARGO_PKG_VERSION"), events = event::VERSION, preset = settings.preset, engine = %settings.docker.host, "starting");
     for warning in &settings.warnings {
         match warning {
             SettingsWarning::NoService { variable, nearest } => warn!(variable, nearest, "variable is no setting"),
@@ -163,7 +165,8 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let runner_stages = RunnerStages { intake: stages.intake.clone(), abort: stages.abort.clone() };
     let backend = ComposeBackend::new(engine, Arc::clone(&projects), compose_options(&settings.docker, dialect));
     let options = runner_options(&settings);
-    let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages);
+    let events = Events::new(vec![Box::new(log::Log)]);
+    let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages, events.clone());
 
     let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
     let connected = redis.run(closing.clone());
@@ -171,6 +174,7 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         settings: settings.clone(),
         runner: runner.clone(),
         bus: Arc::clone(&bus),
+        events,
         own_service: located.own_service,
         own_source: OWN_SOURCE.parse().context("own source id")?,
     };

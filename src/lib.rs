@@ -4,8 +4,8 @@
 //! | layer | modules |
 //! |---|---|
 //! | vocabulary | [`names`], [`clock`], [`report`], [`text`] |
-//! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`] |
-//! | ports | [`engine`] (Docker), [`bus`] (Redis); above them [`backend`], what carries services out |
+//! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`], [`event`] |
+//! | ports | [`engine`] (Docker), [`bus`] (Redis), [`observer`] (who hears of events); above them [`backend`], what carries services out |
 //! | adapters | [`engine::docker`], [`bus::redis`]; [`projects`], the Compose files as they are now |
 //! | backends | [`backend::compose`] |
 //! | components | [`runner`], which claims, limits and reports runs; [`scheduler`], [`dispatcher`], [`monitor`], [`seeder`] |
@@ -20,9 +20,11 @@ pub mod clock;
 pub mod compose;
 pub mod dispatcher;
 pub mod engine;
+pub mod event;
 pub mod message;
 pub mod monitor;
 pub mod names;
+pub mod observer;
 pub mod plan;
 pub mod projects;
 pub mod report;

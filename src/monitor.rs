@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::Backend;
 use crate::bus::{Bus, BusError};
 use crate::clock::Timestamp;
+use crate::event::{Event, Peer};
 use crate::message::{SourceStatus, status_key};
 use crate::names::{ServiceName, SourceId};
 use crate::report::{Chain, Problems};
@@ -131,8 +132,10 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
             Err(_) => Some("no answer in time".to_owned()),
         };
         match (&self.engine, &engine) {
-            (None, Some(reason)) => tracing::warn!(reason, "engine unavailable"),
-            (Some(_), None) => tracing::info!("engine available"),
+            (None, Some(reason)) => {
+                self.runner.events().emit(&Event::ConnectionLost { peer: Peer::Engine, reason: reason.clone() });
+            }
+            (Some(_), None) => self.runner.events().emit(&Event::ConnectionBack { peer: Peer::Engine }),
             (None, None) | (Some(_), Some(_)) => {}
         }
         self.engine = engine;
@@ -144,7 +147,7 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
                 }
                 let expected = Arc::clone(&self.intervals.borrow_and_update());
                 for notice in self.watch.observe(now, Timestamp::now(), &expected, &seen) {
-                    self.warn(&notice);
+                    self.emit(notice);
                 }
             }
             Err(error) => {
@@ -182,14 +185,15 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
         Ok(reported.chain(ran).collect())
     }
 
-    fn warn(&self, notice: &Notice) {
-        match notice {
+    fn emit(&self, notice: Notice) {
+        let event = match notice {
             Notice::Overdue { service, silent, every } => {
-                let source = self.options.sources.get(service).map(tracing::field::display);
-                tracing::warn!(%service, source, silent_s = silent.as_secs(), interval_s = every.as_secs(), "source overdue");
+                let source = self.options.sources.get(&service).cloned();
+                Event::ServiceOverdue { service, source, silent, every }
             }
-            Notice::Recovered { service } => tracing::info!(%service, "source recovered"),
-        }
+            Notice::Recovered { service } => Event::ServiceRecovered { service },
+        };
+        self.runner.events().emit(&event);
     }
 
     /// What is wrong, in one line.

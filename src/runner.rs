@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{Backend, Failure, RunSpec};
 use crate::bus::Bus;
 use crate::names::{RunId, ServiceName, SourceId};
+use crate::observer::Events;
 use crate::plan::Plan;
 use crate::projects::Projects;
 use crate::report::Trigger;
@@ -126,6 +127,7 @@ struct Inner<K, B> {
     stages: RunnerStages,
     claims: Claims,
     ledger: Ledger,
+    events: Events,
 }
 
 /// Runs, starts, stops and restarts the project's services. Cheap to clone.
@@ -140,16 +142,22 @@ impl<K, B> Clone for Runner<K, B> {
 }
 
 impl<K: Backend, B: Bus> Runner<K, B> {
-    /// A runner for the services of `projects`.
+    /// A runner for the services of `projects`, which says on `events` what happens.
     pub fn new(
         backend: Arc<K>,
         bus: Arc<B>,
         projects: Arc<Projects>,
         options: RunnerOptions,
         stages: RunnerStages,
+        events: Events,
     ) -> Self {
         let (claims, ledger) = (Claims::default(), Ledger::default());
-        Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, ledger }) }
+        Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, ledger, events }) }
+    }
+
+    /// Where the core says what happens.
+    pub fn events(&self) -> &Events {
+        &self.inner.events
     }
 
     /// The run of a service that goes on.

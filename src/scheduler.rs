@@ -8,11 +8,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, info_span};
 
 use crate::backend::Backend;
 use crate::bus::Bus;
+use crate::event::{Event, Skip};
 use crate::names::ServiceName;
+use crate::observer::Events;
 use crate::report::Trigger;
 use crate::runner::{RunError, RunRequest, Runner};
 use crate::schedule::{FirstSlot, Intervals, Slot, Timetable};
@@ -33,6 +35,7 @@ pub async fn run<K: Backend, B: Bus>(
     let origin = Instant::now();
     let mut timetable = Timetable::new(first);
     let launcher = Launcher {
+        events: runner.events().clone(),
         runner,
         permits: Arc::new(Semaphore::new(parallel.get())),
         state: Arc::default(),
@@ -41,7 +44,7 @@ pub async fn run<K: Backend, B: Bus>(
     };
     let wanted = Intervals::clone(&intervals.borrow_and_update());
     for change in timetable.update(wanted, origin.elapsed()) {
-        info!(change = %change, "scheduled");
+        launcher.events.emit(&Event::Scheduled { change });
     }
     loop {
         for slot in timetable.due(origin.elapsed()) {
@@ -59,7 +62,7 @@ pub async fn run<K: Backend, B: Bus>(
                 }
                 let wanted = Intervals::clone(&intervals.borrow_and_update());
                 for change in timetable.update(wanted, origin.elapsed()) {
-                    info!(change = %change, "schedule changed");
+                    launcher.events.emit(&Event::ScheduleChanged { change });
                 }
             }
         }
@@ -76,6 +79,7 @@ struct State {
 }
 
 struct Launcher<K, B> {
+    events: Events,
     runner: Runner<K, B>,
     permits: Arc<Semaphore>,
     state: Arc<Mutex<State>>,
@@ -86,18 +90,18 @@ struct Launcher<K, B> {
 impl<K: Backend, B: Bus> Launcher<K, B> {
     fn launch(&self, slot: Slot) {
         let service = slot.service;
+        self.events.emit(&Event::SlotDue { service: service.clone() });
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(since) = state.busy.get(&service) {
                 let running = self.runner.running(&service);
-                let busy_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-                warn!(%service, run_id = running.as_ref().map(tracing::field::display), busy_ms, "slot skipped, still running");
-                return;
+                let why = Skip::Running { run_id: running, since: since.elapsed() };
+                return self.events.emit(&Event::SlotSkipped { service, why });
             }
             state.busy.insert(service.clone(), Instant::now());
         }
         let (runner, permits, state) = (self.runner.clone(), Arc::clone(&self.permits), Arc::clone(&self.state));
-        let intake = self.intake.clone();
+        let (intake, events) = (self.intake.clone(), self.events.clone());
         let span = info_span!("slot", %service);
         self.work.spawn(
             async move {
@@ -116,7 +120,7 @@ impl<K: Backend, B: Bus> Launcher<K, B> {
                     // Apart, so that a slot that waits holds no room for a run.
                     let ended = Box::pin(runner.run(request)).await;
                     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                    note(&service, ended.err(), &mut state);
+                    note(&events, &service, ended.err(), &mut state);
                 }
                 state.lock().unwrap_or_else(PoisonError::into_inner).busy.remove(&service);
             }
@@ -126,17 +130,15 @@ impl<K: Backend, B: Bus> Launcher<K, B> {
 }
 
 /// Tells of a slot that gave no run. A run that was started tells of itself.
-fn note(service: &ServiceName, refused: Option<RunError>, state: &mut State) {
-    match refused {
+fn note(events: &Events, service: &ServiceName, refused: Option<RunError>, state: &mut State) {
+    let why = match refused {
         None => {
             state.unknown.remove(service);
+            return;
         }
-        Some(RunError::UnknownService(_)) => {
-            if state.unknown.insert(service.clone()) {
-                warn!(%service, "slot skipped, the project has no such service");
-            }
-        }
-        Some(RunError::ShuttingDown) => debug!(%service, "slot skipped, shutting down"),
-        Some(error @ RunError::Busy { .. }) => warn!(%service, %error, "slot skipped, still running"),
-    }
+        Some(RunError::UnknownService(_)) => Skip::UnknownService { repeated: !state.unknown.insert(service.clone()) },
+        Some(RunError::ShuttingDown) => Skip::ShuttingDown { waited: std::time::Duration::ZERO },
+        Some(error @ RunError::Busy { .. }) => Skip::Busy { error: error.to_string() },
+    };
+    events.emit(&Event::SlotSkipped { service: service.clone(), why });
 }

@@ -11,7 +11,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, BusError, Event};
+use crate::event::Event::{ConfigNotWritten, ConfigWritten};
 use crate::message::{CONFIG_CHANGED, ConfigChanged, config_key};
+use crate::observer::Events;
 use crate::report::Chain;
 
 pub mod seed;
@@ -59,6 +61,7 @@ impl Section {
 /// Keeps the sections of the configuration present.
 pub struct Seeder<B> {
     bus: Arc<B>,
+    events: Events,
     sections: Vec<Section>,
     /// The last refusal was told.
     refused: bool,
@@ -66,7 +69,7 @@ pub struct Seeder<B> {
 
 impl<B: Bus> Seeder<B> {
     /// A seeder of the sections, with their variables from the environment. A variable that does not parse is warned of.
-    pub fn new(bus: Arc<B>, seeds: &Seeds, environment: &BTreeMap<String, String>) -> Self {
+    pub fn new(bus: Arc<B>, events: Events, seeds: &Seeds, environment: &BTreeMap<String, String>) -> Self {
         let (mut first, bad) = seed::first_values(seeds, environment);
         for bad in bad {
             tracing::warn!(variable = bad.variable, expected = %bad.expected, "variable does not parse, default used");
@@ -79,7 +82,7 @@ impl<B: Bus> Seeder<B> {
                 .map(|object| (serde_json::Value::Object(object).to_string(), Origin::Environment)),
             written: false,
         });
-        Self { sections: sections.collect(), bus, refused: false }
+        Self { sections: sections.collect(), bus, events, refused: false }
     }
 
     /// Writes the sections that are missing and remembers those that are there.
@@ -93,9 +96,8 @@ impl<B: Bus> Seeder<B> {
             }
             let Some((value, origin)) = section.value.clone() else { continue };
             if self.bus.set_absent(&section.key, &value).await? {
-                let message = if section.written { "config restored" } else { "config seeded" };
-                tracing::info!(section = section.name, from = origin.as_str(), "{message}");
-                section.written = true;
+                let again = std::mem::replace(&mut section.written, true);
+                self.events.emit(&ConfigWritten { section: section.name.clone(), from: origin.as_str(), again });
             }
         }
         self.refused = false;
@@ -138,7 +140,7 @@ impl<B: Bus> Seeder<B> {
         match error {
             BusError::Refused { .. } if !self.refused => {
                 self.refused = true;
-                tracing::warn!(error = %Chain(error), "config not seeded");
+                self.events.emit(&ConfigNotWritten { error: Chain(error).to_string() });
             }
             // The bus tells of its connection itself; the next one seeds.
             BusError::Refused { .. } | BusError::Unavailable { .. } => {

@@ -15,6 +15,7 @@ use crate::compose::{self, LoadErrors};
 use crate::engine::docker::{ClientConfig, Docker};
 use crate::engine::{ApiVersion, Engine as _};
 use crate::names::ServiceName;
+use crate::observer::Events;
 use crate::plan::Stack;
 use crate::projects::Projects;
 use crate::report::Chain;
@@ -99,7 +100,7 @@ fn read_only_runner(
     let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
     let options = compose_options(&settings.docker, dialect(&settings.compose, located.deployed_by));
     let backend = ComposeBackend::new(Arc::clone(engine), Arc::clone(&projects), options);
-    Ok(Runner::new(Arc::new(backend), bus, projects, runner_options(settings), stages))
+    Ok(Runner::new(Arc::new(backend), bus, projects, runner_options(settings), stages, Events::default()))
 }
 
 /// The calls of a run of the service with their causes, one a line.

@@ -17,6 +17,7 @@ use crate::dispatcher::{self, Lifetime, Outputs, Scheduled, ScheduledServices};
 use crate::message::{SCHEDULE, config_key};
 use crate::monitor;
 use crate::names::{ServiceName, SourceId};
+use crate::observer::Events;
 use crate::report::{Chain, Problems};
 use crate::runner::Runner;
 use crate::scheduler;
@@ -32,6 +33,7 @@ pub(super) struct Parts<K, B> {
     pub(super) settings: Settings,
     pub(super) runner: Runner<K, B>,
     pub(super) bus: Arc<B>,
+    pub(super) events: Events,
     /// Our own service, which no command may touch.
     pub(super) own_service: Option<ServiceName>,
     /// Our name in `status:{source}`.
@@ -47,7 +49,12 @@ impl<K: Backend, B: Bus> Parts<K, B> {
         let intake = &stages.intake;
         let intervals = watch::Sender::new(Arc::new(self.settings.intervals()));
         let problems = watch::Sender::<Problems>::default();
-        let seeder = Seeder::new(Arc::clone(&self.bus), &self.settings.seeds, &self.settings.seed_variables.0);
+        let seeder = Seeder::new(
+            Arc::clone(&self.bus),
+            self.events.clone(),
+            &self.settings.seeds,
+            &self.settings.seed_variables.0,
+        );
 
         let inputs = monitor::Inputs { intervals: intervals.subscribe(), problems: problems.subscribe() };
         let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), self.monitor());

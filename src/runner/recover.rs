@@ -6,13 +6,13 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
 
 use super::Runner;
 use super::run::{Begun, Identity};
 use crate::backend::{Backend, Bounds, Failure};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
+use crate::event::{Event, Leftover};
 use crate::report::{RunReport, Trigger};
 
 /// How long the start waits for removals: one that cannot be done must not keep the other services from running.
@@ -28,6 +28,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     ///
     /// When the Engine does not answer; what was begun goes on.
     pub async fn recover(&self, work: &TaskTracker) -> Result<(), Failure> {
+        let events = &self.inner.events;
         let mut removals = Vec::new();
         let remove = |run: K::Run| {
             let backend = Arc::clone(&self.inner.backend);
@@ -37,16 +38,17 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             let Some((run_id, run)) = found.own else { continue };
             let service = found.service;
             if !found.alive {
-                warn!(%service, %run_id, "removing the container of an earlier run");
+                let leftover = Leftover::Earlier { container: None };
+                events.emit(&Event::LeftoverRemoved { service, run_id, leftover });
                 removals.push(remove(run));
                 continue;
             }
             let Ok(mut claim) = self.inner.claims.run(&service, &run_id) else {
-                warn!(%service, %run_id, "removing a second run of a service");
+                events.emit(&Event::LeftoverRemoved { service, run_id, leftover: Leftover::Second });
                 removals.push(remove(run));
                 continue;
             };
-            info!(%service, %run_id, "adopting a run that goes on");
+            events.emit(&Event::RunAdopted { service: service.clone(), run_id: run_id.clone() });
             let runner = self.clone();
             let identity = Identity { service, run_id, trigger: Trigger::Adopted };
             work.spawn(async move {
@@ -57,7 +59,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             });
         }
         if timeout(REMOVAL_LIMIT, join_all(removals)).await.is_err() {
-            warn!("containers of earlier runs do not go away, starting without them");
+            events.emit(&Event::LeftoversStay);
         }
         Ok(())
     }

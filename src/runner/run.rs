@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::{RunError, RunRequest, Runner, ServiceOptions};
 use crate::backend::{Backend, Bounds, End, Failure, Finished, NotStarted, RunSpec};
 use crate::bus::{self, Bus};
 use crate::clock::Timestamp;
+use crate::event::{Event, Leftover};
 use crate::message;
 use crate::names::{RunId, ServiceName};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
@@ -77,7 +78,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let options = inner.options.service(service);
         // A run with variables of its own does something else than the source's work, such as a scan.
         let proof = options.proof.as_ref().filter(|_| request.environment.is_empty());
-        debug!(%service, %run_id, trigger = request.trigger.as_str(), "run begins");
+        let trigger = request.trigger;
+        inner.events.emit(&Event::RunBegins { service: service.clone(), run_id: run_id.clone(), trigger });
         let ended = self.attempt(&request, slug, options).await;
         let identity = Identity { service: request.service, run_id, trigger: request.trigger };
         let mut report = match ended {
@@ -107,7 +109,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// Enters a run that ended into the records and tells of it.
     pub(super) async fn close(&self, report: &RunReport) {
         self.inner.ledger.enter(report);
-        tell(report);
+        self.inner.events.emit(&Event::RunEnded { report: report.clone() });
         let record = RunReport { tail: last_bytes(&report.tail, RECORDED_TAIL), ..report.clone() };
         let json = serde_json::to_string(&record).unwrap_or_default();
         let key = message::runs_key(&report.service);
@@ -149,8 +151,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
                     container: found.container,
                 }));
             }
-            if let Some((_, run)) = found.own {
-                warn!(%service, container = found.container, "removing the container of an earlier run");
+            if let Some((run_id, run)) = found.own {
+                let (service, leftover) = (service.clone(), Leftover::Earlier { container: Some(found.container) });
+                self.inner.events.emit(&Event::LeftoverRemoved { service, run_id, leftover });
                 backend.remove(run).await;
             }
         }
@@ -206,21 +209,6 @@ impl Identity {
             error,
             tail: finished.tail,
         }
-    }
-}
-
-/// One log line for a run that ended.
-fn tell(report: &RunReport) {
-    let RunReport { service, run_id, exit_code, error, .. } = report;
-    let trigger = report.trigger.as_str();
-    let duration_ms = u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX);
-    let tail = (!report.tail.is_empty()).then_some(report.tail.as_str());
-    match report.outcome {
-        Outcome::Succeeded => info!(%service, %run_id, trigger, exit_code, duration_ms, "run succeeded"),
-        Outcome::Failed => warn!(%service, %run_id, trigger, exit_code, duration_ms, error, tail, "run failed"),
-        Outcome::TimedOut => warn!(%service, %run_id, trigger, duration_ms, error, tail, "run timed out"),
-        Outcome::NoOutput => warn!(%service, %run_id, trigger, exit_code, duration_ms, error, "run left no output"),
-        Outcome::Cancelled => warn!(%service, %run_id, trigger, duration_ms, error, tail, "run cancelled"),
     }
 }
 

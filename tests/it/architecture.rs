@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 /// Modules by layer, from the vocabulary to the process.
 const LAYERS: [&[&str]; 8] = [
     &["names", "clock", "report", "text"],
-    &["compose", "spec", "plan", "request", "schedule", "action", "message"],
-    &["engine", "bus"],
+    &["compose", "spec", "plan", "request", "schedule", "action", "message", "event"],
+    &["engine", "bus", "observer"],
     &["projects"],
     &["backend"],
-    &["engine::docker", "bus::redis", "backend::compose"],
+    &["engine::docker", "bus::redis", "observer::log", "backend::compose"],
     &["runner", "scheduler", "dispatcher", "monitor", "seeder"],
     &["settings", "telemetry", "supervisor", "app", "cli", "main", "lib"],
 ];

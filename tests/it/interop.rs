@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::bus::FakeBus;
 use crate::support::docker::{self, IMAGE};
 use crate::support::missing_server;
-use crate::support::stack::{Folder, name};
+use crate::support::stack::{Folder, events, name};
 
 /// A project that both work on.
 struct Site {
@@ -83,7 +83,7 @@ impl Site {
         let projects = Arc::new(projects.unwrap());
         let compose = ComposeOptions { dialect: self.dialect, ..ComposeOptions::default() };
         let backend = ComposeBackend::new(Arc::clone(&self.engine), Arc::clone(&projects), compose);
-        Runner::new(Arc::new(backend), FakeBus::new(), projects, options, stages)
+        Runner::new(Arc::new(backend), FakeBus::new(), projects, options, stages, events())
     }
 
     async fn containers(&self) -> Containers {

@@ -22,6 +22,7 @@ mod daemon;
 mod documented_keys;
 mod engine;
 mod engine_faults;
+mod events;
 mod golden;
 mod health;
 mod interop;

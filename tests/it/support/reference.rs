@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bus::FakeBus;
 use super::engine::{FakeEngine, Script};
+use super::stack::events;
 
 const COMPOSE: &str = "
 name: sense
@@ -133,7 +134,7 @@ impl<B: Bus> Stack<B> {
         let stages = RunnerStages { intake: intake.clone(), abort: abort.clone() };
         let projects = Arc::new(projects);
         let backend = ComposeBackend::new(Arc::clone(&engine), Arc::clone(&projects), ComposeOptions::default());
-        let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, stages);
+        let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, stages, events());
         let intervals = watch::Sender::new(Arc::new(settings.intervals()));
         Self {
             engine,
@@ -185,7 +186,7 @@ impl<B: Bus> Stack<B> {
     }
 
     pub(crate) fn seeder(&self) -> Seeder<B> {
-        Seeder::new(Arc::clone(&self.bus), &self.settings.seeds, &self.settings.seed_variables.0)
+        Seeder::new(Arc::clone(&self.bus), events(), &self.settings.seeds, &self.settings.seed_variables.0)
     }
 
     pub(crate) fn start_seeder(&self) -> tokio::task::JoinHandle<()> {

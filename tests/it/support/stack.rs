@@ -9,6 +9,7 @@ use std::time::Duration;
 use sense_orchestrator::backend::compose::{ComposeBackend, ComposeOptions};
 use sense_orchestrator::compose::Options;
 use sense_orchestrator::names::ServiceName;
+use sense_orchestrator::observer::{Events, log};
 use sense_orchestrator::projects::Projects;
 use sense_orchestrator::report::{RunReport, Trigger};
 use sense_orchestrator::runner::{RunError, RunRequest, Runner, RunnerOptions, RunnerStages, ServiceOptions};
@@ -95,7 +96,7 @@ impl Stack {
         let projects = Arc::new(projects);
         let backend = ComposeBackend::new(Arc::clone(&engine), Arc::clone(&projects), compose.clone());
         let (backend, options_of_runner) = (Arc::new(backend), options.clone());
-        let runner = Runner::new(backend, Arc::clone(&bus), projects, options_of_runner, stages.clone());
+        let runner = Runner::new(backend, Arc::clone(&bus), projects, options_of_runner, stages.clone(), events());
         Self { engine, bus, folder, stages, runner, options, compose }
     }
 
@@ -115,6 +116,11 @@ impl Stack {
         let (service, trigger, results) = (name(service), Trigger::Schedule, Vec::new());
         self.runner.run(RunRequest { service, trigger, environment, results }).await
     }
+}
+
+/// The core's events, with the observer that logs.
+pub(crate) fn events() -> Events {
+    Events::new(vec![Box::new(log::Log)])
 }
 
 /// A service name.

@@ -1,0 +1,183 @@
+//! Writes the log line of every event. Messages, levels and fields are a contract with whoever reads logs by program:
+//! `docs/events.md` has them.
+
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::Observer;
+use crate::event::{Answer, Consequence, Event, Leftover, Operation, Peer, Skip};
+use crate::names::{RequestId, ServiceName};
+use crate::report::{Outcome, RunReport};
+
+// A line's `target`, by which `log.level` chooses: the part of the daemon that the event is from.
+const SCHEDULER: &str = "sense_orchestrator::scheduler";
+const RUNNER: &str = "sense_orchestrator::runner";
+const DISPATCHER: &str = "sense_orchestrator::dispatcher";
+const MONITOR: &str = "sense_orchestrator::monitor";
+const SEEDER: &str = "sense_orchestrator::seeder";
+
+/// The observer that logs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Log;
+
+impl Observer for Log {
+    fn observe(&self, event: &Event) {
+        match event {
+            Event::Scheduled { change } => info!(target: SCHEDULER, change = %change, "scheduled"),
+            Event::ScheduleChanged { change } => info!(target: SCHEDULER, change = %change, "schedule changed"),
+            Event::ScheduleRefused { error } => warn!(target: DISPATCHER, error, "schedule not followed"),
+            Event::SlotDue { service } => debug!(target: SCHEDULER, %service, "slot due"),
+            Event::SlotQueued { service, waits_for } => {
+                debug!(target: SCHEDULER, %service, waits_for, "slot queued");
+            }
+            Event::SlotSkipped { service, why } => slot_skipped(service, why),
+            Event::SlotsMissed { service, missed } => {
+                warn!(target: SCHEDULER, %service, missed, "slots missed, the daemon did not run");
+            }
+            Event::RunBegins { service, run_id, trigger } => {
+                debug!(target: RUNNER, %service, %run_id, trigger = trigger.as_str(), "run begins");
+            }
+            Event::RunWaits { service, other } => {
+                let other = other.as_ref().map(tracing::field::display);
+                info!(target: RUNNER, %service, other, "waiting for the run in the way");
+            }
+            Event::RunStarted { service, run_id } => debug!(target: RUNNER, %service, %run_id, "run started"),
+            Event::RunEnded { report } => run_ended(report),
+            Event::RunAdopted { service, run_id } => {
+                info!(target: RUNNER, %service, %run_id, "adopting a run that goes on");
+            }
+            Event::LeftoverRemoved { service, run_id, leftover: Leftover::Earlier { container } } => {
+                warn!(target: RUNNER, %service, %run_id, container, "removing the container of an earlier run");
+            }
+            Event::LeftoverRemoved { service, run_id, leftover: Leftover::Second } => {
+                warn!(target: RUNNER, %service, %run_id, "removing a second run of a service");
+            }
+            Event::LeftoversStay => {
+                warn!(target: RUNNER, "containers of earlier runs do not go away, starting without them");
+            }
+            Event::ServiceOperated { service, operation, took } => {
+                let duration_ms = milliseconds(*took);
+                match operation {
+                    Operation::Started => info!(target: RUNNER, %service, duration_ms, "service started"),
+                    Operation::Stopped => info!(target: RUNNER, %service, duration_ms, "service stopped"),
+                    Operation::Restarted => info!(target: RUNNER, %service, duration_ms, "service restarted"),
+                }
+            }
+            Event::CommandTaken { action, request_id } => {
+                debug!(target: DISPATCHER, action, request_id = text(request_id.as_ref()), "command taken");
+            }
+            Event::CommandAnswered { action, request_id, answer, took } => {
+                command_answered(action, request_id.as_ref(), answer, milliseconds(*took));
+            }
+            Event::MessagesIgnored { count, last } => warn!(target: DISPATCHER, count, last, "messages ignored"),
+            Event::MessagesLost { lost } => warn!(target: DISPATCHER, lost, "messages lost"),
+            Event::ReactionBegins { channel, payload } => info!(target: DISPATCHER, channel, payload, "event"),
+            Event::ReactionEnded { channel, error: None } => info!(target: DISPATCHER, channel, "reaction done"),
+            Event::ReactionEnded { channel, error } => warn!(target: DISPATCHER, channel, error, "reaction failed"),
+            Event::ReactionsDropped { channel, count } => {
+                warn!(target: DISPATCHER, channel, count, "events not followed, shutting down");
+            }
+            Event::ConfigWritten { section, from, again: false } => {
+                info!(target: SEEDER, section, from, "config seeded");
+            }
+            Event::ConfigWritten { section, from, again: true } => {
+                info!(target: SEEDER, section, from, "config restored");
+            }
+            Event::ConfigNotWritten { error } => warn!(target: SEEDER, error, "config not seeded"),
+            Event::ConfigChanged { section, service, consequence } => config_changed(section, service, consequence),
+            Event::ConnectionLost { peer: Peer::Engine, reason } => {
+                warn!(target: MONITOR, reason, "engine unavailable");
+            }
+            Event::ConnectionLost { peer: Peer::Redis, reason } => warn!(target: MONITOR, reason, "redis unavailable"),
+            Event::ConnectionBack { peer: Peer::Engine } => info!(target: MONITOR, "engine available"),
+            Event::ConnectionBack { peer: Peer::Redis } => info!(target: MONITOR, "redis available"),
+            Event::ServiceOverdue { service, source, silent, every } => {
+                let source = source.as_ref().map(tracing::field::display);
+                let (silent_s, interval_s) = (silent.as_secs(), every.as_secs());
+                warn!(target: MONITOR, %service, source, silent_s, interval_s, "source overdue");
+            }
+            Event::ServiceRecovered { service } => info!(target: MONITOR, %service, "source recovered"),
+        }
+    }
+}
+
+fn slot_skipped(service: &ServiceName, why: &Skip) {
+    match why {
+        Skip::Running { run_id, since } => {
+            let (run_id, busy_ms) = (run_id.as_ref().map(tracing::field::display), milliseconds(*since));
+            warn!(target: SCHEDULER, %service, run_id, busy_ms, "slot skipped, still running");
+        }
+        Skip::Waiting { waits_for, since } => {
+            let waiting_ms = milliseconds(*since);
+            warn!(target: SCHEDULER, %service, waits_for, waiting_ms, "slot skipped, still waiting");
+        }
+        Skip::Busy { error } => warn!(target: SCHEDULER, %service, error, "slot skipped, still running"),
+        Skip::UnknownService { repeated: false } => {
+            warn!(target: SCHEDULER, %service, "slot skipped, the project has no such service");
+        }
+        Skip::UnknownService { repeated: true } => {
+            debug!(target: SCHEDULER, %service, "slot skipped, the project has no such service");
+        }
+        Skip::ShuttingDown { waited } => {
+            info!(target: SCHEDULER, %service, waited_ms = milliseconds(*waited), "slot skipped, shutting down");
+        }
+    }
+}
+
+fn run_ended(report: &RunReport) {
+    let RunReport { service, run_id, exit_code, error, .. } = report;
+    let trigger = report.trigger.as_str();
+    let duration_ms = milliseconds(report.duration);
+    let tail = (!report.tail.is_empty()).then_some(report.tail.as_str());
+    match report.outcome {
+        Outcome::Succeeded => {
+            info!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, "run succeeded");
+        }
+        Outcome::Failed => {
+            warn!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, error, tail, "run failed");
+        }
+        Outcome::TimedOut => {
+            warn!(target: RUNNER, %service, %run_id, trigger, duration_ms, error, tail, "run timed out");
+        }
+        Outcome::NoOutput => {
+            warn!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, error, "run left no output");
+        }
+        Outcome::Cancelled => {
+            warn!(target: RUNNER, %service, %run_id, trigger, duration_ms, error, tail, "run cancelled");
+        }
+    }
+}
+
+fn command_answered(action: &str, request_id: Option<&RequestId>, answer: &Answer, duration_ms: u64) {
+    let request_id = text(request_id);
+    match answer {
+        Answer::Done => info!(target: DISPATCHER, action, request_id, duration_ms, "command done"),
+        // The sender learns of it, and anybody can send thousands.
+        Answer::Refused { error } => debug!(target: DISPATCHER, action, request_id, error, "command refused"),
+        Answer::Failed { error } => {
+            warn!(target: DISPATCHER, action, request_id, duration_ms, error, "command failed");
+        }
+    }
+}
+
+fn config_changed(section: &str, service: &ServiceName, consequence: &Consequence) {
+    match consequence {
+        Consequence::RestartRequired => {
+            warn!(target: DISPATCHER, section, %service, "config changed, service restart required");
+        }
+        Consequence::Restarting => info!(target: DISPATCHER, section, %service, "config changed, restarting"),
+        Consequence::RestartFailed { error } => warn!(target: DISPATCHER, section, %service, error, "restart failed"),
+        Consequence::NotFoundOut { error } => {
+            warn!(target: DISPATCHER, section, %service, error, "config changed, service not found out");
+        }
+    }
+}
+
+fn text(request_id: Option<&RequestId>) -> Option<&str> {
+    request_id.map(RequestId::as_str)
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,216 @@
+//! `docs/events.md` says how each event looks in the log: here it has to prove it.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sense_orchestrator::clock::Timestamp;
+use sense_orchestrator::event::{self, Answer, Consequence, Event, Leftover, Operation, Peer, Skip};
+use sense_orchestrator::names::{RequestId, RunId, ServiceName};
+use sense_orchestrator::observer::{Events, Observer, log};
+use sense_orchestrator::report::{Outcome, RunReport, Trigger};
+use sense_orchestrator::schedule::Change;
+use sense_orchestrator::settings::{Color, Log, LogFormat};
+use sense_orchestrator::telemetry;
+use serde_json::Value;
+
+use crate::support::log::Log as Captured;
+use crate::support::stack::name;
+
+const DOCUMENT: &str = include_str!("../../docs/events.md");
+const SOURCE: &str = include_str!("../../src/event.rs");
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An event's name, and the level, message and fields of its line.
+type Line = (String, String, String, BTreeSet<String>);
+
+fn cells(row: &str) -> Vec<&str> {
+    row.trim_matches('|').split(" | ").map(str::trim).collect()
+}
+
+/// What a cell has between backticks, outside of brackets.
+fn quoted(cell: &str) -> Vec<String> {
+    let (mut depth, mut text) = (0, String::new());
+    for letter in cell.chars() {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ if depth == 0 => text.push(letter),
+            _ => {}
+        }
+    }
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+fn documented() -> BTreeSet<Line> {
+    let rows = DOCUMENT.lines().filter(|line| line.starts_with("| `"));
+    rows.flat_map(|row| {
+        let cells = cells(row);
+        let [event, levels, message] = [0, 1, 2].map(|at| cells[at]);
+        let fields: BTreeSet<String> = cells.get(3).map(|cell| quoted(cell)).unwrap_or_default().into_iter().collect();
+        let levels = levels.split(", ").map(|level| level.split(' ').next().unwrap().to_uppercase());
+        let (event, message) = (quoted(event).remove(0), message.trim_matches('`').to_owned());
+        levels.map(move |level| (event.clone(), level, message.clone(), fields.clone())).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+/// Every name that `Event::name` gives: the compiler sees to it that each variant has one.
+fn names() -> BTreeSet<&'static str> {
+    let (_, body) = SOURCE.split_once("pub fn name(").unwrap();
+    body.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+fn report(outcome: Outcome) -> Event {
+    let report = RunReport {
+        service: name("web"),
+        run_id: run_id(),
+        trigger: Trigger::Schedule,
+        outcome,
+        exit_code: Some(1),
+        started_at: Timestamp(0.0),
+        duration: SECOND,
+        error: Some("why".to_owned()),
+        tail: "words".to_owned(),
+    };
+    Event::RunEnded { report }
+}
+
+fn run_id() -> RunId {
+    "0123456789ab".parse().unwrap()
+}
+
+/// Every event, in each of its forms.
+fn samples() -> Vec<Event> {
+    let service = || -> ServiceName { name("web") };
+    let change = || Change::Added(service(), Duration::from_secs(30).try_into().unwrap());
+    let why = || "why".to_owned();
+    let (channel, section, action) = (|| "a:b".to_owned(), || "weather".to_owned(), || "trigger".to_owned());
+    let request_id = || Some("r1".parse::<RequestId>().unwrap());
+    let mut samples = vec![
+        Event::Scheduled { change: change() },
+        Event::ScheduleChanged { change: change() },
+        Event::ScheduleRefused { error: why() },
+        Event::SlotDue { service: service() },
+        Event::SlotQueued { service: service(), waits_for: "max_parallel" },
+        Event::SlotsMissed { service: service(), missed: 3 },
+        Event::RunBegins { service: service(), run_id: run_id(), trigger: Trigger::Schedule },
+        Event::RunWaits { service: service(), other: Some(run_id()) },
+        Event::RunStarted { service: service(), run_id: run_id() },
+        Event::RunAdopted { service: service(), run_id: run_id() },
+        Event::LeftoversStay,
+        Event::CommandTaken { action: action(), request_id: request_id() },
+        Event::MessagesIgnored { count: 3, last: why() },
+        Event::MessagesLost { lost: 3 },
+        Event::ReactionBegins { channel: channel(), payload: "{}".to_owned() },
+        Event::ReactionEnded { channel: channel(), error: None },
+        Event::ReactionEnded { channel: channel(), error: Some(why()) },
+        Event::ReactionsDropped { channel: channel(), count: 3 },
+        Event::ConfigWritten { section: section(), from: "environment", again: false },
+        Event::ConfigWritten { section: section(), from: "last seen value", again: true },
+        Event::ConfigNotWritten { error: why() },
+        Event::ServiceOverdue { service: service(), source: "s".parse().ok(), silent: SECOND, every: SECOND },
+        Event::ServiceRecovered { service: service() },
+    ];
+    let skips = [
+        Skip::Running { run_id: Some(run_id()), since: SECOND },
+        Skip::Waiting { waits_for: "max_parallel", since: SECOND },
+        Skip::Busy { error: why() },
+        Skip::UnknownService { repeated: false },
+        Skip::UnknownService { repeated: true },
+        Skip::ShuttingDown { waited: SECOND },
+    ];
+    samples.extend(skips.map(|why| Event::SlotSkipped { service: service(), why }));
+    samples.extend(
+        [Outcome::Succeeded, Outcome::Failed, Outcome::TimedOut, Outcome::NoOutput, Outcome::Cancelled].map(report),
+    );
+    let leftovers = [Leftover::Earlier { container: Some("c".to_owned()) }, Leftover::Second];
+    samples.extend(leftovers.map(|leftover| Event::LeftoverRemoved { service: service(), run_id: run_id(), leftover }));
+    let operations = [Operation::Started, Operation::Stopped, Operation::Restarted];
+    samples.extend(operations.map(|operation| Event::ServiceOperated { service: service(), operation, took: SECOND }));
+    let answers = [Answer::Done, Answer::Refused { error: why() }, Answer::Failed { error: why() }];
+    samples.extend(answers.map(|answer| Event::CommandAnswered {
+        action: action(),
+        request_id: request_id(),
+        answer,
+        took: SECOND,
+    }));
+    let consequences = [
+        Consequence::RestartRequired,
+        Consequence::Restarting,
+        Consequence::RestartFailed { error: why() },
+        Consequence::NotFoundOut { error: why() },
+    ];
+    samples.extend(consequences.map(|consequence| Event::ConfigChanged {
+        section: section(),
+        service: service(),
+        consequence,
+    }));
+    for peer in [Peer::Engine, Peer::Redis] {
+        samples.extend([Event::ConnectionLost { peer, reason: why() }, Event::ConnectionBack { peer }]);
+    }
+    samples
+}
+
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The line of an event, as the daemon writes it.
+fn logged(event: &Event) -> Line {
+    let (written, settings) = (
+        Written::default(),
+        Log { level: "debug".to_owned().try_into().unwrap(), format: LogFormat::Json, color: Color::Never },
+    );
+    let writer = written.clone();
+    let dispatch = telemetry::dispatch(&settings, false, move || writer.clone());
+    tracing::dispatcher::with_default(&dispatch, || Events::new(vec![Box::new(log::Log)]).emit(event));
+    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let line: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?} of {event:?}"));
+    let text = |key: &str| line[key].as_str().unwrap().to_owned();
+    let common = ["timestamp", "level", "message", "target"];
+    let fields = line.as_object().unwrap().keys().filter(|key| !common.contains(&key.as_str())).cloned().collect();
+    (event.name().to_owned(), text("level"), text("message"), fields)
+}
+
+#[test]
+fn every_event_is_logged_as_the_document_says() {
+    // The process has another subscriber besides: with one alone, interest in an event is cached by who comes first.
+    let _others = Captured::capture();
+    let logged: BTreeSet<Line> = samples().iter().map(logged).collect();
+    let documented = documented();
+    let undocumented: Vec<&Line> = logged.difference(&documented).collect();
+    let unseen: Vec<&Line> = documented.difference(&logged).collect();
+    assert!(undocumented.is_empty() && unseen.is_empty(), "not documented {undocumented:#?}, not logged {unseen:#?}");
+    let sampled: BTreeSet<&str> = logged.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(sampled, names());
+    assert!(DOCUMENT.contains(&format!("version {} of the contract", event::VERSION)));
+}
+
+#[test]
+fn observers_hear_of_events_in_their_order() {
+    struct Names(Arc<Mutex<Vec<String>>>, &'static str);
+    impl Observer for Names {
+        fn observe(&self, event: &Event) {
+            self.0.lock().unwrap().push(format!("{} {}", self.1, event.name()));
+        }
+    }
+    let heard = Arc::default();
+    let observer = |name| -> Box<dyn Observer> { Box::new(Names(Arc::clone(&heard), name)) };
+    let events = Events::new(vec![observer("first"), observer("second")]);
+    events.emit(&Event::SlotDue { service: name("web") });
+    events.emit(&Event::LeftoversStay);
+    let expected = ["first slot_due", "second slot_due", "first leftovers_stay", "second leftovers_stay"];
+    assert_eq!(*heard.lock().unwrap(), expected);
+}
