@@ -51,10 +51,74 @@ impl Timestamp {
         Some(Self(days * 86_400.0 + hours * 3600.0 + minutes * 60.0 + seconds - offset))
     }
 
+    /// The moment as records, log lines, command line and API write it: UTC, exactly three decimals, `Z`.
+    ///
+    /// Rounded to the nearest millisecond; before 1970 as 1970, after 9999 as its end.
+    #[must_use]
+    pub fn to_rfc3339(self) -> String {
+        // Last millisecond of the year 9999.
+        const END: u64 = 253_402_300_799_999;
+        let span = Duration::try_from_secs_f64(self.0.max(0.0)).unwrap_or(Duration::MAX);
+        let span = span.saturating_add(Duration::from_micros(500));
+        let milliseconds = u64::try_from(span.as_millis()).unwrap_or(END).min(END);
+        let (days, rest) = (milliseconds / 86_400_000, milliseconds % 86_400_000);
+        // The Gregorian calendar repeats every 400 years; its years begin in March here, so that a leap day is the last.
+        let days = days + 719_468;
+        let (era, day) = (days / 146_097, days % 146_097);
+        let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+        let day = day - (365 * year + year / 4 - year / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+        let (hours, minutes, seconds) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60);
+        format!("{:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{:03}Z", year + era * 400, rest % 1000)
+    }
+
     /// Seconds from `earlier` to this moment; negative when the clock was set back between them.
     #[must_use]
     pub fn seconds_since(self, earlier: Self) -> f64 {
         self.0 - earlier.0
+    }
+}
+
+/// Serde's `with` for moments in the form of [`Timestamp::to_rfc3339`].
+pub mod rfc3339 {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Timestamp;
+
+    /// Writes the text.
+    pub fn serialize<S: Serializer>(moment: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&moment.to_rfc3339())
+    }
+
+    /// Reads the text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Timestamp::from_rfc3339(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is no moment")))
+    }
+
+    /// The same with null for none.
+    pub mod option {
+        use super::{Deserialize, Deserializer, Error, Serializer, Timestamp};
+
+        /// Writes the text or null.
+        pub fn serialize<S: Serializer>(moment: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+            match moment {
+                Some(moment) => super::serialize(moment, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        /// Reads the text or null.
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+            let text = Option::<String>::deserialize(deserializer)?;
+            let moment = |text: String| {
+                Timestamp::from_rfc3339(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is no moment")))
+            };
+            text.map(moment).transpose()
+        }
     }
 }
 
@@ -154,6 +218,25 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_is_written_in_utc_with_three_decimals() {
+        for (seconds, text) in [
+            (0.0, "1970-01-01T00:00:00.000Z"),
+            (-5.0, "1970-01-01T00:00:00.000Z"),
+            (f64::NAN, "1970-01-01T00:00:00.000Z"),
+            (60.5, "1970-01-01T00:01:00.500Z"),
+            (59.9996, "1970-01-01T00:01:00.000Z"),
+            (951_782_400.0, "2000-02-29T00:00:00.000Z"),
+            (951_868_800.0, "2000-03-01T00:00:00.000Z"),
+            (1_709_209_815.25, "2024-02-29T12:30:15.250Z"),
+            (4_107_542_399.999, "2100-02-28T23:59:59.999Z"),
+            (4_107_542_400.0, "2100-03-01T00:00:00.000Z"),
+            (f64::INFINITY, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(Timestamp(seconds).to_rfc3339(), text, "{seconds}");
+        }
+    }
+
+    #[test]
     fn spans_are_read_as_people_write_them() {
         for (text, seconds) in [
             ("30s", 30.0),
@@ -194,6 +277,16 @@ mod tests {
         #[test]
         fn any_text_is_a_span_or_an_error(text in ".*") {
             let _ = span(&text);
+        }
+
+        #[test]
+        fn a_moment_reads_back_as_it_was_written(milliseconds in 0_u64..253_402_300_800_000) {
+            let moment = Timestamp(Duration::from_millis(milliseconds).as_secs_f64());
+            let text = moment.to_rfc3339();
+            let written = std::time::UNIX_EPOCH + Duration::from_millis(milliseconds);
+            proptest::prop_assert_eq!(&text, &humantime::format_rfc3339_millis(written).to_string());
+            let read = Timestamp::from_rfc3339(&text).map(Timestamp::to_rfc3339);
+            proptest::prop_assert_eq!(read, Some(text));
         }
 
         #[test]

@@ -3,7 +3,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | vocabulary | [`names`], [`clock`], [`report`], [`text`] |
+//! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`] |
 //! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`], [`event`] |
 //! | ports | [`engine`] (Docker), [`bus`] (Redis), [`observer`] (who hears of events); above them [`backend`], what carries services out |
 //! | adapters | [`engine::docker`], [`bus::redis`]; [`projects`], the Compose files as they are now |
@@ -27,6 +27,7 @@ pub mod names;
 pub mod observer;
 pub mod plan;
 pub mod projects;
+pub mod record;
 pub mod report;
 pub mod request;
 pub mod runner;
