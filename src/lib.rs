@@ -5,8 +5,8 @@
 //! |---|---|
 //! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`] |
 //! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`], [`event`] |
-//! | ports | [`engine`] (Docker), [`bus`] (Redis), [`observer`] (who hears of events); above them [`backend`], what carries services out |
-//! | adapters | [`engine::docker`], [`bus::redis`]; [`projects`], the Compose files as they are now |
+//! | ports | [`engine`] (Docker), [`bus`] (Redis), [`ledger`] (what is remembered), [`observer`] (who hears of events); above them [`backend`], what carries services out |
+//! | adapters | [`engine::docker`], [`bus::redis`], [`ledger::file`]; [`projects`], the Compose files as they are now |
 //! | backends | [`backend::compose`] |
 //! | components | [`runner`], which claims, limits and reports runs; [`scheduler`], [`dispatcher`], [`monitor`], [`seeder`] |
 //! | process | [`settings`], [`telemetry`], [`supervisor`], [`app`], [`cli`] |
@@ -21,6 +21,7 @@ pub mod compose;
 pub mod dispatcher;
 pub mod engine;
 pub mod event;
+pub mod ledger;
 pub mod message;
 pub mod monitor;
 pub mod names;

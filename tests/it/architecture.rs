@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 8] = [
     &["names", "clock", "report", "record", "text"],
     &["compose", "spec", "plan", "request", "schedule", "action", "message", "event"],
-    &["engine", "bus", "observer"],
+    &["engine", "bus", "ledger", "observer"],
     &["projects"],
     &["backend"],
-    &["engine::docker", "bus::redis", "observer::log", "backend::compose"],
+    &["engine::docker", "bus::redis", "ledger::file", "observer::log", "backend::compose"],
     &["runner", "scheduler", "dispatcher", "monitor", "seeder"],
     &["settings", "telemetry", "supervisor", "app", "cli", "main", "lib"],
 ];

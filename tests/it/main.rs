@@ -26,6 +26,7 @@ mod events;
 mod golden;
 mod health;
 mod interop;
+mod ledger;
 mod lifecycle;
 mod process;
 mod runs;
