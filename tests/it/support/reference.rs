@@ -127,7 +127,13 @@ impl<B: Bus> Stack<B> {
         let projects = Projects::open(compose::Options { working_dir: folder.clone(), ..Default::default() }).unwrap();
         let limit = Duration::from_mins(1);
         let options = RunnerOptions {
-            default: ServiceOptions { limit, proof: None, environment: BTreeMap::new(), profile: None },
+            default: ServiceOptions {
+                limit,
+                proof: None,
+                environment: BTreeMap::new(),
+                profile: None,
+                recreate_dependencies: false,
+            },
             services: BTreeMap::new(),
             tail: 64 * 1024,
         };
