@@ -1,8 +1,7 @@
 //! The project as its files say it now: looked at before each use, read again when one of them changed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::compose::project::Project;
 use crate::compose::{self, FileKind, Files, LoadErrors, MAX_FILE_BYTES, Model, Options};
+use crate::file::{FileFault, FileReader};
 use crate::names::{ProjectName, ServiceName};
 use crate::spec;
 
@@ -22,8 +22,11 @@ pub struct FileError {
     pub path: String,
     /// Why.
     #[source]
-    pub source: io::Error,
+    pub source: FileFault,
 }
+
+/// Reads the files that a container's body quotes: seccomp profiles, of which the Engine's own has 12 kB.
+const CLIENT_FILE: FileReader = FileReader::new(1 << 20);
 
 /// What tells one state of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,15 +73,7 @@ impl Watched {
 impl Files for Watched {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.note(path);
-        let meta = std::fs::metadata(path)?;
-        if !meta.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        // One byte more tells the loader that the file is too large.
-        let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-        let mut bytes = Vec::new();
-        File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        FileReader::new(MAX_FILE_BYTES as u64).bytes(path).map_err(|error| error.fault.into())
     }
 
     fn kind(&self, path: &Path) -> io::Result<FileKind> {
@@ -190,8 +185,9 @@ impl Projects {
         let mut contents = BTreeMap::new();
         let Some(service) = project.services.get(name) else { return Ok(contents) };
         for path in spec::files::referenced_files(project, service) {
-            let content = std::fs::read_to_string(self.to_client_path(&path))
-                .map_err(|source| FileError { path: path.clone(), source })?;
+            let content = CLIENT_FILE
+                .text(&self.to_client_path(&path))
+                .map_err(|error| FileError { path: path.clone(), source: error.fault })?;
             contents.insert(path, content);
         }
         Ok(contents)

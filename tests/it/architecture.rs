@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 8] = [
     &["names", "clock", "report", "record", "text"],
     &["compose", "spec", "plan", "request", "schedule", "action", "message", "event"],
-    &["engine", "bus", "ledger", "observer"],
+    &["engine", "bus", "file", "ledger", "observer"],
     &["projects"],
     &["backend"],
     &["engine::docker", "bus::redis", "ledger::file", "observer::log", "backend::compose"],

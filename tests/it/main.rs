@@ -23,6 +23,7 @@ mod documented_keys;
 mod engine;
 mod engine_faults;
 mod events;
+mod files;
 mod golden;
 mod health;
 mod interop;

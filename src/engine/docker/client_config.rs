@@ -9,6 +9,11 @@ use bollard::auth::DockerCredentials;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use crate::file::{FileError, FileReader};
+
+/// Reads the file.
+const CONFIG: FileReader = FileReader::new(1 << 20);
+
 /// The entry of `proxies` for hosts that have none of their own.
 const ANY_HOST: &str = "default";
 
@@ -84,11 +89,11 @@ impl ClientConfig {
     #[must_use]
     pub fn load(folder: Option<&Path>) -> Self {
         let Some(path) = folder.map(|folder| folder.join("config.json")) else { return Self::default() };
-        let text = match std::fs::read(&path) {
+        let text = match CONFIG.bytes(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::default(),
-            Err(error) => {
-                warn!(path = %path.display(), %error, "client configuration not readable");
+            Err(FileError { fault, .. }) if fault.is_not_found() => return Self::default(),
+            Err(FileError { fault, .. }) => {
+                warn!(path = %path.display(), error = %fault, "client configuration not readable");
                 return Self::default();
             }
         };

@@ -9,9 +9,15 @@ use bollard::{API_DEFAULT_VERSION, BollardRequest};
 use bytes::Bytes;
 
 use crate::engine::{ApiVersion, EngineError, EngineVersion};
+#[cfg(feature = "tls")]
+use crate::file::FileReader;
 
 /// Time limit of a call, up to its response's headers. An Engine under load takes its time to create a container.
 pub(super) const CALL_LIMIT: Duration = Duration::from_mins(2);
+
+/// Reads PEM files, before the client library does so without a bound.
+#[cfg(feature = "tls")]
+const PEM_FILE: FileReader = FileReader::new(1 << 20);
 
 /// Where the Engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +138,9 @@ fn dial(host: &Host) -> Result<bollard::Docker, Error> {
         Host::Tcp { address, tls: None } => bollard::Docker::connect_with_http(address, limit, API_DEFAULT_VERSION),
         #[cfg(feature = "tls")]
         Host::Tcp { address, tls: Some(files) } => {
+            for file in [&files.ca, &files.cert, &files.key] {
+                PEM_FILE.check(file).map_err(|error| Error::IOError { err: std::io::Error::other(error) })?;
+            }
             bollard::Docker::connect_with_ssl(address, &files.key, &files.cert, &files.ca, limit, API_DEFAULT_VERSION)
         }
         #[cfg(not(feature = "tls"))]
