@@ -197,8 +197,8 @@ impl<'a> Loader<'a> {
         let result = interpolate_tree(node, &lookup, &mut |name: &str| warn_unset(name, warnings));
         for error in result.err().into_iter().flatten() {
             let message = match &error.error {
-                InterpolateError::Format(text) => format!(
-                    "invalid interpolation format for {}. You may need to escape any $ with another $: {text}",
+                InterpolateError::Format => format!(
+                    "invalid interpolation format for {}. You may need to escape any $ with another $",
                     error.path
                 ),
                 other => format!("error while interpolating {}: {other}", error.path),

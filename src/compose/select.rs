@@ -7,9 +7,8 @@ use std::path::PathBuf;
 use super::check::{self, Services};
 use super::dotenv;
 use super::error::{LoadError, LoadErrors};
-use super::files::{Opener, warn_unset};
+use super::files::Opener;
 use super::project::{EnvFile, Project, Service};
-use super::yaml::Place;
 use super::{FileKind, Model};
 use crate::names::ServiceName;
 
@@ -208,19 +207,16 @@ impl FileReader<'_> {
         if matches!(self.opener.kind(file), Ok(FileKind::Directory)) {
             return Err(LoadError::new(format!("{file} is a directory")));
         }
-        let text = self.opener.text(file).map_err(LoadError::new)?;
-        let parsed = match format {
-            "" => {
-                let warnings = &mut *self.warnings;
-                dotenv::parse_onto(values, &text, lookup, &mut |name| warn_unset(name, warnings))
+        match format {
+            "" => self.opener.add_variables(values, file, lookup, self.warnings),
+            "raw" => {
+                let text = self.opener.text(file).map_err(LoadError::new)?;
+                let read = dotenv::parse_raw(&text, lookup).map_err(|error| self.opener.in_env_file(file, error))?;
+                values.extend(read);
+                Ok(())
             }
-            "raw" => dotenv::parse_raw(&text, lookup).map(|read| values.extend(read)),
-            other => return Err(LoadError::new(format!("unsupported env_file format {other:?}"))),
-        };
-        parsed.map_err(|error| {
-            let place = Place { file: self.opener.shown(file), line: error.line, column: 1 };
-            LoadError::new(format!("failed to read {file}: {error}")).at(&place)
-        })
+            other => Err(LoadError::new(format!("unsupported env_file format {other:?}"))),
+        }
     }
 }
 

@@ -368,7 +368,7 @@ impl<'a> Builder<'a> {
     fn alias_of_earlier_document(&mut self, name: &str, span: Span) -> Result<Node, YamlError> {
         let Some(Anchored { node, cost }) = self.kept.get(name) else {
             self.patch = dialect::alias_as_key(name, span);
-            return Err(self.error(span, YamlErrorKind::UnknownAnchor(name.to_owned())));
+            return Err(self.error(span, YamlErrorKind::UnknownAnchor));
         };
         let (node, cost) = (node.clone(), *cost);
         self.spend(span, cost)?;
@@ -609,8 +609,8 @@ mod tests {
         f.yaml:1:1: non-string key at top level: null
         f.yaml:1:3: invalid map key: a mapping or list cannot be a key
         f.yaml:1:8: alias refers to the value that it is part of
-        f.yaml:1:4: unknown anchor 'b' referenced
-        f.yaml:1:10: cannot decode !!float `1.5` as a !!int
+        f.yaml:1:4: unknown anchor referenced: a text that starts with * stands in quotes
+        f.yaml:1:10: cannot decode !!float as a !!int
         f.yaml:1:4: unclosed quote
         f.yaml:1:1: found character that cannot start any token: a tab, where only spaces indent
         "#

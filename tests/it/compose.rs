@@ -310,3 +310,63 @@ fn thousands_of_errors_are_counted_and_not_kept() {
     let errors = errors_of(&files).to_string();
     assert!(errors.lines().count() <= 501, "{}", errors.lines().count());
 }
+
+/// Lines that somebody mistyped, each with a secret in it, and the column that is named.
+const MISTYPED: [(&str, u32); 8] = [
+    ("PASSWORD=hunter2${x", 10),
+    ("PASSWORD='hunter2", 10),
+    ("PASSWORD=\"hunter2", 10),
+    ("PASS WORD=hunter2", 5),
+    ("PASSWORD hunter2=", 9),
+    ("PASSWORD%=hunter2", 9),
+    ("PASSWORD=${hunter2:?hunter2}", 10),
+    ("PASSWORD=${U:-${hunter2", 10),
+];
+
+#[test]
+fn a_mistyped_line_of_an_env_file_is_named_and_never_shown() {
+    for (line, column) in MISTYPED {
+        let text = format!("A=1\n{line}\n");
+        for (env_file, file) in [("other.env", ".env"), ("my.env", "my.env")] {
+            let compose = format!("services: {{a: {{image: x, env_file: [{{path: {env_file}, required: false}}]}}}}");
+            let files = Memory::of(&[("compose.yaml", &compose), (file, &text)]);
+            let said = errors_of(&files).to_string();
+            assert!(!said.contains("hunter2"), "{said}");
+            assert!(said.starts_with(&format!("{file}:2:{column}: ")), "{line}: {said}");
+        }
+    }
+    let raw = "services: {a: {image: x, env_file: [{path: my.env, format: raw}]}}";
+    for line in ["=hunter2", "PASS WORD=hunter2", "hunter2 =x"] {
+        let said = errors_of(&Memory::of(&[("compose.yaml", raw), ("my.env", line)])).to_string();
+        assert!(said.starts_with("my.env:1:1: ") && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn a_variable_that_an_env_file_lacks_is_warned_of_by_its_place() {
+    let files = Memory::of(&[("compose.yaml", "services: {a: {image: x}}"), (".env", "A=1\nPASSWORD=hun$ter2\n")]);
+    let model = compose::load(&files, &options()).unwrap();
+    assert_eq!(model.warnings(), [".env:2:10: a variable is not set. Defaulting to a blank string."]);
+}
+
+#[test]
+fn no_error_of_a_compose_file_shows_what_a_variable_holds_or_a_mistyped_text() {
+    let env = (".env", "SECRET=hunter2\n");
+    for service in [
+        "environment: {PASSWORD: 'hunter2${x'}",
+        "environment: ['PASSWORD=hunter2${x']",
+        "environment: {PASSWORD: '${U:?not $SECRET}'}",
+        "environment: {PASSWORD: *hunter2}",
+        "environment: {PASSWORD: !!int hunter2}",
+        "tty: ${SECRET}",
+        "scale: ${SECRET}",
+        "cpus: ${SECRET}",
+    ] {
+        let text = format!("services:\n  a:\n    image: x\n    {service}\n");
+        let said = errors_of(&Memory::of(&[("compose.yaml", &text), env])).to_string();
+        assert!(said.starts_with("compose.yaml:4:") && !said.contains("hunter2"), "{service}: {said}");
+    }
+    let text = "services: {a: {image: x, scale: many}}";
+    let said = errors_of(&Memory::of(&[("compose.yaml", text), env])).to_string();
+    assert!(said.contains("parsing \"many\""), "a literal is shown: {said}");
+}

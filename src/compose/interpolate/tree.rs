@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{InterpolateError, MAX_TEXT, interpolate};
-use crate::compose::number::{parse_f32, parse_f64, parse_int};
+use crate::compose::number::{NumberError, parse_f32, parse_f64, parse_int};
 use crate::compose::value::parse_bool;
 use crate::compose::yaml::{Kind, Node, Place};
 
@@ -93,16 +93,19 @@ impl Walk<'_> {
         if self.grown > 2 * MAX_TEXT {
             return Err(InterpolateError::TooLarge);
         }
-        let failed = |error: &dyn std::fmt::Display| InterpolateError::Cast(error.to_string());
+        // A literal is shown, what variables hold is not.
+        let literal = !text.contains('$');
+        let not_number = |error: NumberError| {
+            InterpolateError::Cast(if literal { error.to_string() } else { error.reason.to_owned() })
+        };
         Ok(Some(match cast {
             None => Kind::Str(new),
-            Some(Cast::Integer { function }) => {
-                Kind::Int(parse_int(&new, 10, function).map_err(|error| failed(&error))?.into())
-            }
-            Some(Cast::Float32) => Kind::Float(parse_f32(&new).map_err(|error| failed(&error))?.into()),
-            Some(Cast::Float64) => Kind::Float(parse_f64(&new).map_err(|error| failed(&error))?),
+            Some(Cast::Integer { function }) => Kind::Int(parse_int(&new, 10, function).map_err(not_number)?.into()),
+            Some(Cast::Float32) => Kind::Float(parse_f32(&new).map_err(not_number)?.into()),
+            Some(Cast::Float64) => Kind::Float(parse_f64(&new).map_err(not_number)?),
             Some(Cast::Bool) => {
-                Kind::Bool(parse_bool(&new).ok_or_else(|| failed(&format_args!("invalid boolean: {new}")))?)
+                let shown = if literal { format!(": {new}") } else { String::new() };
+                Kind::Bool(parse_bool(&new).ok_or_else(|| InterpolateError::Cast(format!("invalid boolean{shown}")))?)
             }
         }))
     }
@@ -220,9 +223,9 @@ mod tests {
         let errors = interpolate_tree(&mut node, &lookup, &mut |_| {}).unwrap_err();
         let told: Vec<String> = errors.iter().map(|error| format!("{} {} {error}", error.place, error.path)).collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
-        f:3:10 services.a.tty failed to cast to expected type: invalid boolean: 
+        f:3:10 services.a.tty failed to cast to expected type: invalid boolean
         f:5:17 services.a.ports[0].target failed to cast to expected type: strconv.Atoi: parsing "x": invalid syntax
-        f:6:12 services.a.image invalid interpolation format, you may need to escape any $ with another $: ${
+        f:6:12 services.a.image invalid interpolation format, you may need to escape any $ with another $
         "#);
     }
 }
