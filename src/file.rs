@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(READER.text(&folder.file("none", b"")).unwrap(), "");
         assert_eq!(refused(&folder.file("five", b"12345")), "larger than 4 bytes");
         let sparse = folder.file("sparse", b"");
-        std::fs::File::options().write(true).open(&sparse).unwrap().set_len(1 << 40).unwrap();
+        std::fs::File::create(&sparse).unwrap().set_len(1 << 40).unwrap();
         assert_eq!(refused(&sparse), "larger than 4 bytes");
     }
 

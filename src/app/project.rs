@@ -10,6 +10,7 @@ use super::RETRY;
 use super::own_container::{self, OwnContainer};
 use crate::compose::Options;
 use crate::engine::Engine;
+use crate::memory;
 use crate::names::ServiceName;
 use crate::report::Chain;
 use crate::settings;
@@ -98,6 +99,7 @@ fn located(settings: &settings::Compose, own: Option<OwnContainer>, here: &Path)
         profiles: settings.profiles.clone(),
         environment,
         host_paths: own.mounts.iter().filter(|(path, host)| path != host).cloned().collect(),
+        limit: memory::load_limit(memory::limit()),
     };
     if options.files.is_empty() && !own.config_files.is_empty() {
         options.files = own.config_files.iter().map(|file| own.to_own_path(file)).collect();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::budget;
 use super::interpolate::{InterpolateError, interpolate};
 use super::yaml::Place;
 
@@ -58,6 +59,8 @@ pub enum DotenvErrorKind {
     Required,
     #[error("the value grows too large, or its defaults are nested too deep")]
     TooLarge,
+    #[error("the variables take more memory than loading may take")]
+    OutOfMemory,
     #[error("no variable name before the =")]
     NoName,
     #[error("a variable's name contains white space")]
@@ -86,31 +89,39 @@ pub fn parse(
     warn: &mut dyn FnMut(Position),
 ) -> Result<BTreeMap<String, String>, DotenvError> {
     let mut values = BTreeMap::new();
-    parse_onto(&mut values, text, lookup, warn)?;
+    parse_onto(&mut values, text, lookup, warn, usize::MAX)?;
     Ok(values)
 }
 
 /// As [`parse`], onto the keys of the files before, which `$X` sees as if they stood in this one.
+///
+/// The variables may take `most` bytes together. Returns how many they take.
 pub(super) fn parse_onto(
     values: &mut BTreeMap<String, String>,
     text: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
     warn: &mut dyn FnMut(Position),
-) -> Result<(), DotenvError> {
+    most: usize,
+) -> Result<usize, DotenvError> {
+    let mut taken = 0_usize;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader { whole: text, rest: text, unset: 0 };
     while reader.skip_to_statement() {
         let (key, inherited) = reader.key()?;
-        if inherited {
-            if let Some(value) = lookup(key) {
-                values.insert(key.to_owned(), value);
-            }
-            continue;
+        let before = reader.rest;
+        let value = if inherited {
+            let Some(value) = lookup(key) else { continue };
+            value
+        } else {
+            reader.value(&|name| lookup(name).or_else(|| values.get(name).cloned()), warn)?
+        };
+        taken = taken.saturating_add(budget::variable(key, &value));
+        if taken > most {
+            return Err(DotenvError { at: Position::of(text, before), kind: DotenvErrorKind::OutOfMemory });
         }
-        let value = reader.value(&|name| lookup(name).or_else(|| values.get(name).cloned()), warn)?;
         values.insert(key.to_owned(), value);
     }
-    Ok(())
+    Ok(taken)
 }
 
 /// Reads an env file of `format: raw`: one `KEY=value` a line, the value as it stands.
@@ -119,8 +130,20 @@ pub(super) fn parse_onto(
 ///
 /// The first line that has no key, or blanks in it.
 pub fn parse_raw(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>, DotenvError> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut values = BTreeMap::new();
+    parse_raw_onto(&mut values, text, lookup, usize::MAX)?;
+    Ok(values)
+}
+
+/// As [`parse_raw`], over the keys of the files before. The variables may take `most` bytes together.
+pub(super) fn parse_raw_onto(
+    values: &mut BTreeMap<String, String>,
+    text: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    most: usize,
+) -> Result<usize, DotenvError> {
+    let mut taken = 0_usize;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in text.split('\n').enumerate() {
         let whole = line;
         let error = |rest, kind| {
@@ -142,10 +165,14 @@ pub fn parse_raw(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<
             return Err(error(whole, DotenvErrorKind::RawKey));
         }
         if let Some(value) = value.map(str::to_owned).or_else(|| lookup(key)) {
+            taken = taken.saturating_add(budget::variable(key, &value));
+            if taken > most {
+                return Err(error(whole, DotenvErrorKind::OutOfMemory));
+            }
             values.insert(key.to_owned(), value);
         }
     }
-    Ok(values)
+    Ok(taken)
 }
 
 struct Reader<'a> {
@@ -431,7 +458,7 @@ mod tests {
             let text = format!("{before}hunter2{after}\n");
             let mut told = String::new();
             for error in [
-                parse(&text, &lookup, &mut |at| told.push_str(&format!("{at:?}"))).err(),
+                parse(&text, &lookup, &mut |at| told.extend([at.line, at.column].map(|number| number.to_string()))).err(),
                 parse_raw(&text, &lookup).err(),
             ].into_iter().flatten() {
                 told.push_str(&error.to_string());

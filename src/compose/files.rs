@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::dotenv::{self, DotenvError};
+use super::budget::{Budget, LoadLimit};
+use super::dotenv::{self, DotenvError, Position};
 use super::error::{LoadError, LoadErrors};
 use super::paths::{absolute, base_name, clean, parent};
 use super::{FileKind, Files, Options};
@@ -28,11 +29,23 @@ pub(super) struct Opener<'a> {
     files: &'a dyn Files,
     host_paths: &'a [(PathBuf, PathBuf)],
     working_dir: String,
+    budget: Budget,
 }
 
 impl<'a> Opener<'a> {
-    pub(super) fn new(files: &'a dyn Files, host_paths: &'a [(PathBuf, PathBuf)], working_dir: &Path) -> Self {
-        Self { files, host_paths, working_dir: clean(&working_dir.to_string_lossy()) }
+    pub(super) fn new(
+        files: &'a dyn Files,
+        host_paths: &'a [(PathBuf, PathBuf)],
+        working_dir: &Path,
+        limit: LoadLimit,
+    ) -> Self {
+        let working_dir = clean(&working_dir.to_string_lossy());
+        Self { files, host_paths, working_dir, budget: Budget::new(limit) }
+    }
+
+    /// What is left of the memory that this load may take.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Where we find a path that may be one of the host.
@@ -87,6 +100,9 @@ impl<'a> Opener<'a> {
         if bytes.len() > MAX_FILE_BYTES {
             return Err(format!("read {path}: is larger than {} MiB", MAX_FILE_BYTES >> 20));
         }
+        if bytes.len() > self.budget.left() {
+            return Err(format!("read {path}: is larger than what is left of the memory that loading may take"));
+        }
         Ok(bytes)
     }
 
@@ -96,19 +112,21 @@ impl<'a> Opener<'a> {
         rest.unwrap_or(path).into()
     }
 
-    /// Adds the variables of one env file to those of the files before it.
+    /// Adds the variables of one env file to those of the files before it; returns the bytes that they take.
     pub(super) fn add_variables(
         &self,
         variables: &mut BTreeMap<String, String>,
         path: &str,
         lookup: &dyn Fn(&str) -> Option<String>,
         warnings: &mut Vec<String>,
-    ) -> Result<(), LoadError> {
+    ) -> Result<usize, LoadError> {
         let text = self.text(path).map_err(LoadError::new)?;
-        let result = dotenv::parse_onto(variables, &text, lookup, &mut |at| {
+        let mut warn = |at: Position| {
             // Not by its name: with a `$` in it, a password reads like one.
             add_warning(format!("{}: a variable is not set. {BLANK}", at.place(self.shown(path))), warnings);
-        });
+        };
+        let most = self.budget.left().saturating_sub(text.len());
+        let result = dotenv::parse_onto(variables, &text, lookup, &mut warn, most);
         result.map_err(|error| self.in_env_file(path, error))
     }
 

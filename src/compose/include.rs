@@ -1,6 +1,7 @@
 //! `include`: models of other files, each with its own directory and variables, copied into the including one.
 
 use super::FileKind;
+use super::budget;
 use super::error::LoadError;
 use super::files::env_from_files;
 use super::key_path::KeyPath;
@@ -154,6 +155,10 @@ impl Loader<'_> {
                 return None;
             }
         };
+        let bytes = budget::variables(&variables).saturating_add(budget::variables(scope.environment.as_ref()));
+        if !self.spend(bytes, &entry.place, &KeyPath::ROOT.key("include")) {
+            return None;
+        }
         let mut environment = scope.environment.as_ref().clone();
         for (name, value) in variables {
             environment.entry(name).or_insert(value);

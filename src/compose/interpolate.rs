@@ -8,7 +8,7 @@ pub use self::tree::{TreeError, interpolate_tree};
 const MAX_DEPTH: usize = 100;
 
 /// Bytes that one text may grow to.
-const MAX_TEXT: usize = 16 << 20;
+const MAX_TEXT: usize = 4 << 20;
 
 /// Why a text cannot be interpolated. No variant holds a variable's value or the text itself: it may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum InterpolateError {
     #[error("failed to cast to expected type: {0}")]
     Cast(String),
     /// A hostile text.
-    #[error("text grows beyond {MAX_TEXT} bytes, or its defaults are nested more than {MAX_DEPTH} deep")]
+    #[error("text grows too large, or its defaults are nested more than {MAX_DEPTH} deep")]
     TooLarge,
 }
 

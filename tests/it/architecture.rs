@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 8] = [
     &["names", "clock", "report", "record", "text"],
     &["compose", "spec", "plan", "request", "schedule", "action", "message", "event"],
     &["engine", "bus", "file", "ledger", "observer"],
-    &["projects"],
+    &["projects", "memory"],
     &["backend"],
     &["engine::docker", "bus::redis", "ledger::file", "observer::log", "backend::compose"],
     &["runner", "scheduler", "dispatcher", "monitor", "seeder"],

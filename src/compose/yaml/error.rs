@@ -38,8 +38,8 @@ pub enum YamlErrorKind {
     TooLarge { bytes: usize, limit: usize },
     #[error("mappings and lists are nested more than {limit} deep")]
     TooDeep { limit: usize },
-    #[error("document holds more than {nodes} values or {text} bytes of text once its aliases are expanded")]
-    TooManyNodes { nodes: usize, text: usize },
+    #[error("{path}: takes more than {memory} bytes of memory once aliases are expanded")]
+    TooMuchMemory { path: String, memory: usize },
 }
 
 fn location(path: &str) -> String {
