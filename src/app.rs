@@ -25,6 +25,7 @@ use crate::supervisor::Supervisor;
 mod commands;
 mod components;
 mod health;
+mod memory;
 mod own_container;
 mod project;
 mod signals;
@@ -157,6 +158,7 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let projects = Arc::new(projects);
     let dialect = dialect(&settings.compose, located.deployed_by);
     info!(project = %projects.name(), compose_version = %dialect, "project loaded");
+    let memory = memory::open(&settings).await?;
 
     let bus = RedisBus::new(&settings.redis).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
     let bus = Arc::new(bus);
@@ -179,7 +181,10 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         own_source: OWN_SOURCE.parse().context("own source id")?,
     };
     parts.start(&mut supervisor);
-    supervisor.start("health", health::answer(settings.clone(), runner.clone(), bus, stages.intake.clone()));
+    supervisor.start(
+        "health",
+        health::answer(settings.clone(), runner.clone(), bus, memory.ledger.status(), stages.intake.clone()),
+    );
     supervisor.start("signals", signals::ignore(meaningless, stages.intake.clone()));
     // The connection outlives every component: the last replies go over it.
     let supervised = async {
@@ -188,5 +193,6 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         ended
     };
     let (ended, ()) = tokio::join!(supervised, connected);
+    memory.ledger.sync().await;
     ended.context("the daemon ended").map_err(Failed::Other)
 }

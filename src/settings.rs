@@ -31,7 +31,7 @@ pub use error::{Place, Problem, SettingsError, SettingsErrors, Source};
 pub use scalar::Variables;
 pub use sections::{
     Color, Commands, Compose, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs, Scheduler,
-    Service, Services, Shutdown,
+    Service, Services, Shutdown, StateDirectory,
 };
 
 use check::Check;
@@ -87,6 +87,8 @@ pub struct Settings {
     pub scheduler: Scheduler,
     /// What holds for every run.
     pub runs: Runs,
+    /// Where the daemon keeps what it remembers.
+    pub state: StateDirectory,
     /// How the daemon ends.
     pub shutdown: Shutdown,
     /// How services are watched.
@@ -141,6 +143,7 @@ struct Raw {
     redis: RawRedis,
     scheduler: Scheduler,
     runs: Runs,
+    state: StateDirectory,
     shutdown: Shutdown,
     health: Health,
     commands: Commands,

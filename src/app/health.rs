@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -18,6 +19,7 @@ use tracing::warn;
 use super::{Failed, RETRY};
 use crate::backend::Backend;
 use crate::bus::{Bus, Connection};
+use crate::ledger::StoreStatus;
 use crate::report::Chain;
 use crate::runner::Runner;
 use crate::settings::Settings;
@@ -39,6 +41,8 @@ struct Answer {
     redis: String,
     /// `ok`, or what is wrong with the Compose files as they are now.
     project: String,
+    /// `ok`, `in memory`, or why the state directory cannot be used: the daemon goes on in memory, and is well.
+    ledger: String,
 }
 
 /// The socket's name: the same for the daemon and for who asks with the same settings in the same directory.
@@ -54,6 +58,7 @@ pub(super) async fn answer<K: Backend, B: Bus>(
     settings: Settings,
     runner: Runner<K, B>,
     bus: Arc<B>,
+    ledger: watch::Receiver<StoreStatus>,
     intake: CancellationToken,
 ) {
     let listener = address(&settings).and_then(|address| StdListener::bind_addr(&address)).and_then(|listener| {
@@ -78,14 +83,14 @@ pub(super) async fn answer<K: Backend, B: Bus>(
             tokio::time::sleep(RETRY).await;
             continue;
         };
-        let answer = look(&runner, bus.as_ref()).await;
+        let answer = look(&runner, bus.as_ref(), &ledger).await;
         let text = serde_json::to_vec(&answer).unwrap_or_default();
         // Who asked may be gone.
         let _ = timeout(LIMIT, stream.write_all(&text)).await;
     }
 }
 
-async fn look<K: Backend, B: Bus>(runner: &Runner<K, B>, bus: &B) -> Answer {
+async fn look<K: Backend, B: Bus>(runner: &Runner<K, B>, bus: &B, ledger: &watch::Receiver<StoreStatus>) -> Answer {
     let engine = match timeout(ENGINE_LIMIT, runner.ping()).await {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(Chain(&failure).to_string()),
@@ -98,7 +103,13 @@ async fn look<K: Backend, B: Bus>(runner: &Runner<K, B>, bus: &B) -> Answer {
     let project = runner.broken_project();
     let well = engine.is_none() && redis.is_none();
     let said = |fault: Option<String>| fault.unwrap_or_else(|| "ok".to_owned());
-    Answer { well, engine: said(engine), redis: said(redis), project: said(project) }
+    Answer {
+        well,
+        engine: said(engine),
+        redis: said(redis),
+        project: said(project),
+        ledger: ledger.borrow().to_string(),
+    }
 }
 
 /// Asks the running daemon, prints what it says, and fails unless it is well.

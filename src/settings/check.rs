@@ -46,6 +46,7 @@ impl Check<'_> {
             redis: redis?,
             scheduler: raw.scheduler,
             runs: raw.runs,
+            state: raw.state,
             shutdown: raw.shutdown,
             health: raw.health,
             commands: raw.commands,

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use tracing_subscriber::filter::Targets;
 
-use super::scalar::{self, HOUR, MINUTE, Variables, WEEK};
+use super::scalar::{self, DAY, HOUR, MINUTE, Variables, WEEK, YEAR};
 use crate::clock::Span;
 use crate::names::{ProjectName, ServiceName, SourceId};
 use crate::schedule::{Interval, IntervalError};
@@ -199,6 +199,20 @@ pub struct Runs {
     /// Bytes that are kept of the end of a failed run's output.
     #[serde(deserialize_with = "scalar::size::<_, 1_048_576>")]
     pub tail: usize,
+    /// Records of each service that are kept, of runs and as many of slots without one.
+    #[serde(deserialize_with = "scalar::whole::<_, _, 1, 100_000>")]
+    pub keep: usize,
+    /// Age up to which they are kept.
+    #[serde(deserialize_with = "scalar::duration::<_, DAY, { 10 * YEAR }>")]
+    pub keep_for: Duration,
+}
+
+/// Where the daemon keeps what it remembers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateDirectory {
+    /// The directory; none: memory is all.
+    pub dir: Option<PathBuf>,
 }
 
 /// How the daemon ends.

@@ -202,6 +202,8 @@ fn typed_variables_are_read_as_people_write_them() {
     .unwrap();
     assert_eq!(settings.runs.timeout, Duration::from_secs(90));
     assert_eq!(settings.runs.tail, 1024);
+    assert_eq!((settings.runs.keep, settings.runs.keep_for), (1000, Duration::from_hours(90 * 24)));
+    assert_eq!(settings.state.dir, None);
     assert!(!settings.service(&service("source-system")).check_output);
     assert_eq!(every(&settings, "nightly-backup"), Some(Duration::from_hours(24)));
     assert_eq!(settings.commands.deny, [service("redis"), service("vpn")]);
