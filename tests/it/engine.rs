@@ -11,7 +11,8 @@ use sense_orchestrator::spec::{ContainerBody, CreateContainer, NetworkBody};
 use tokio::time::Instant;
 
 use crate::support::docker;
-use crate::support::engine::{FakeEngine, Script};
+use crate::support::engine::{FakeEngine, Fault, Script};
+use crate::support::stack::Stack;
 
 /// Removes what a test made, whatever became of the test.
 struct Scratch<'a, E: Engine> {
@@ -136,6 +137,22 @@ async fn a_running_container_is_removed_by_force<E: Engine>(scratch: &Scratch<'_
     assert_eq!(engine.exec(&container.name, &command).await.unwrap(), 0);
     engine.remove_container(&container.name, RemoveContainer { force: true, volumes: true }).await.unwrap();
     assert_eq!(engine.container(&container.name).await.unwrap(), None);
+}
+
+async fn anonymous_volumes_go_with_their_container_only_where_that_is_asked_for<E: Engine>(scratch: &Scratch<'_, E>) {
+    let engine = scratch.engine;
+    for volumes in [false, true] {
+        let mut container = scratch.container(EXIT_7);
+        container.body.body.volumes = Some(vec!["/anonymous".into()]);
+        engine.create_container(&container).await.unwrap();
+        let mounts = engine.container(&container.name).await.unwrap().unwrap().mounts.unwrap();
+        assert_eq!(mounts[0].destination.as_deref(), Some("/anonymous"));
+        let volume = mounts[0].name.clone().unwrap();
+        assert!(engine.volume(&volume).await.unwrap().is_some());
+        engine.remove_container(&container.name, RemoveContainer { force: false, volumes }).await.unwrap();
+        assert_eq!(engine.volume(&volume).await.unwrap().is_some(), !volumes);
+        engine.remove_volume(&volume).await.unwrap();
+    }
 }
 
 async fn what_is_missing_or_taken_is_told_apart<E: Engine>(scratch: &Scratch<'_, E>) {
@@ -282,6 +299,7 @@ contract!(
     a_running_container_is_stopped_and_is_stopped_then,
     a_container_that_ignores_its_stop_signal_is_killed_after_its_grace_period,
     a_running_container_is_removed_by_force,
+    anonymous_volumes_go_with_their_container_only_where_that_is_asked_for,
     what_is_missing_or_taken_is_told_apart,
     networks_and_volumes_come_and_go,
     events_tell_of_a_start,
@@ -310,4 +328,116 @@ async fn an_engine_that_is_not_there_is_unavailable_and_is_found_once_it_is() {
         assert_eq!(engine.image("sense-no-such-image:0").await.unwrap(), None);
     }
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Every call of the port on the fake, by its name.
+async fn every_call(engine: &FakeEngine, call: &str) -> Result<(), EngineError> {
+    let container = Scratch::new(engine, "busybox:test", false).container(STAYS);
+    let pull = PullImage { reference: "x".into(), platform: None };
+    let mut network = NetworkBody::default();
+    network.body.name = call.into();
+    let (second, endpoint) = (Duration::from_secs(1), EndpointSettings::default());
+    let upload = sense_orchestrator::engine::Upload { archive: Vec::new(), copy_uid_gid: false };
+    let command = ExecCommand { command: vec!["true".into()], ..ExecCommand::default() };
+    let volume = bollard::models::VolumeCreateRequest { name: Some(call.into()), ..Default::default() };
+    match call {
+        "connect" => engine.version().await.map(drop),
+        "inspect image" => engine.image("x").await.map(drop),
+        "pull image" => engine.pull_image(&pull).await,
+        "inspect network" => engine.network("x").await.map(drop),
+        "list networks" => engine.networks("x").await.map(drop),
+        "create network" => engine.create_network(&network).await,
+        "remove network" => engine.remove_network("x").await,
+        "connect network" => engine.connect_network("x", "x", &endpoint).await,
+        "disconnect network" => engine.disconnect_network("x", "x").await,
+        "inspect volume" => engine.volume("x").await.map(drop),
+        "create volume" => engine.create_volume(&volume).await,
+        "remove volume" => engine.remove_volume("x").await,
+        "list containers" => engine.containers(&[]).await.map(drop),
+        "inspect container" => engine.container("x").await.map(drop),
+        "create container" => engine.create_container(&container).await.map(drop),
+        "start container" => engine.start_container("x").await,
+        "wait for container" => engine.wait_container("x").await.map(drop),
+        "stop container" => engine.stop_container("x", second).await,
+        "kill container" => engine.kill_container("x").await,
+        "remove container" => engine.remove_container("x", RemoveContainer::default()).await,
+        "rename container" => engine.rename_container("x", "y").await,
+        "read logs" => engine.logs_tail("x", 1).await.map(drop),
+        "copy into container" => engine.upload("x", &upload).await,
+        "exec in container" => engine.exec("x", &command).await.map(drop),
+        "watch events" => std::pin::pin!(engine.events(&[])).next().await.unwrap().map(drop),
+        other => panic!("no call {other}"),
+    }
+}
+
+const CALLS: [&str; 25] = [
+    "connect",
+    "inspect image",
+    "pull image",
+    "inspect network",
+    "list networks",
+    "create network",
+    "remove network",
+    "connect network",
+    "disconnect network",
+    "inspect volume",
+    "create volume",
+    "remove volume",
+    "list containers",
+    "inspect container",
+    "create container",
+    "start container",
+    "wait for container",
+    "stop container",
+    "kill container",
+    "remove container",
+    "rename container",
+    "read logs",
+    "copy into container",
+    "exec in container",
+    "watch events",
+];
+
+#[tokio::test(start_paused = true)]
+async fn every_call_of_the_fake_can_hang_be_slow_be_refused_and_be_lost() {
+    let limit = Duration::from_mins(1);
+    for call in CALLS {
+        let engine = FakeEngine::new();
+        for fault in [Fault::Hung, Fault::Unanswered] {
+            engine.fail(call, fault);
+            assert!(tokio::time::timeout(limit, every_call(&engine, call)).await.is_err(), "{call} {fault:?}");
+        }
+        for fault in [Fault::Refused, Fault::Lost] {
+            engine.fail(call, fault);
+            assert!(every_call(&engine, call).await.is_err(), "{call} {fault:?}");
+        }
+        let begun = Instant::now();
+        engine.fail(call, Fault::Slow(Duration::from_secs(5)));
+        let _ = tokio::time::timeout(limit, every_call(&engine, call)).await;
+        assert!(begun.elapsed() >= Duration::from_secs(5), "{call}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_of_the_fake_takes_its_time() {
+    let engine = FakeEngine::new();
+    engine.offer_slow_image("x", Duration::from_secs(90));
+    let begun = Instant::now();
+    engine.pull_image(&PullImage { reference: "x".into(), platform: None }).await.unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 90);
+    assert!(engine.image("x").await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_anonymous_volumes_of_a_run_go_with_it() {
+    let stack = Stack::new("{name: p, services: {weather: {image: 'busybox:test', volumes: [/anonymous]}}}");
+    let (during, report) = tokio::join!(
+        async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            stack.engine.volume_names().len()
+        },
+        stack.run("weather"),
+    );
+    assert!(report.unwrap().outcome.is_success());
+    assert_eq!((during, stack.engine.volume_names().len()), (1, 0));
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use bollard::models::{
     ContainerConfig, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
     ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, EndpointSettings, EventActor, EventMessage, Health,
-    HealthStatusEnum, ImageInspect, Network, NetworkInspect, NetworkSettings, Volume, VolumeCreateRequest,
+    HealthStatusEnum, ImageInspect, MountPoint, MountType, Network, NetworkInspect, NetworkSettings, Volume,
+    VolumeCreateRequest,
 };
-use futures::Stream;
+use futures::{FutureExt, Stream, TryStreamExt};
 use sense_orchestrator::engine::{
     ApiVersion, Engine, EngineError, EngineVersion, ExecCommand, PullImage, RemoveContainer, Upload,
 };
@@ -63,7 +64,7 @@ impl Script {
     }
 }
 
-/// A call that goes wrong.
+/// A call that goes wrong. Any call can: also those that only look, and those that stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The Engine refuses the call.
@@ -74,7 +75,11 @@ pub(crate) enum Fault {
     LostAnswer,
     /// The connection breaks, and the container that the call creates is there only after a while.
     Late(Duration),
-    /// The call is carried out and never answered; for the calls that await [`FakeEngine::answer`].
+    /// The call is never carried out, and never answered.
+    Hung,
+    /// The call is carried out and answered after that time.
+    Slow(Duration),
+    /// The call is carried out, and its answer begins but never ends.
     Unanswered,
 }
 
@@ -90,8 +95,9 @@ struct FakeContainer {
     id: String,
     name: String,
     body: ContainerBody,
-    networks: Vec<String>,
-    endpoints: HashMap<String, EndpointSettings>,
+    endpoints: BTreeMap<String, EndpointSettings>,
+    /// Anonymous volumes, by the path that each is mounted at.
+    anonymous: BTreeMap<String, String>,
     script: Script,
     life: Life,
 }
@@ -141,7 +147,8 @@ impl FakeContainer {
 #[derive(Debug, Default)]
 struct State {
     images: BTreeMap<String, ImageInspect>,
-    pullable: BTreeMap<String, ImageInspect>,
+    /// Images that can be pulled, and how long that takes.
+    pullable: BTreeMap<String, (ImageInspect, Duration)>,
     networks: BTreeMap<String, NetworkInspect>,
     volumes: BTreeMap<String, Volume>,
     containers: BTreeMap<String, FakeContainer>,
@@ -199,10 +206,20 @@ impl FakeEngine {
         self.state.lock().unwrap().images.insert(reference.into(), image);
     }
 
-    /// Lets an image be pulled.
+    /// Lets an image be pulled at once.
     pub(crate) fn offer_image(&self, reference: &str) {
+        self.offer_slow_image(reference, Duration::ZERO);
+    }
+
+    /// Lets an image be pulled in that time.
+    pub(crate) fn offer_slow_image(&self, reference: &str, takes: Duration) {
         let image = image(reference);
-        self.state.lock().unwrap().pullable.insert(reference.into(), image);
+        self.state.lock().unwrap().pullable.insert(reference.into(), (image, takes));
+    }
+
+    /// Names of all volumes.
+    pub(crate) fn volume_names(&self) -> Vec<String> {
+        self.state.lock().unwrap().volumes.keys().cloned().collect()
     }
 
     /// Says what a service's containers do.
@@ -270,33 +287,37 @@ impl FakeEngine {
         })
     }
 
+    /// Writes down a change, and wakes those who wait for one.
     fn say(&self, state: &mut State, line: &str) {
+        self.changed.notify_waiters();
         let at = self.origin.elapsed().as_secs();
         state.transcript.push(format!("{at:>3}s {line}"));
     }
 
-    /// Carries out a call, or the fault that waits for it.
-    fn call<T>(
+    /// Carries out a call, or the fault that waits for it. Every call of the port passes here.
+    async fn call<T>(
         &self,
         call: &'static str,
-        act: impl FnOnce(&mut State) -> Result<T, EngineError>,
+        act: impl FnOnce(&mut State) -> Result<T, EngineError> + Send,
     ) -> Result<T, EngineError> {
-        let mut state = self.state.lock().unwrap();
-        if state.down {
-            return Err(lost(call));
-        }
-        state.settle();
-        let fault = state.faults.get_mut(call).and_then(VecDeque::pop_front);
+        let fault = {
+            let mut state = self.state.lock().unwrap();
+            if state.down {
+                return Err(lost(call));
+            }
+            state.faults.get_mut(call).and_then(VecDeque::pop_front)
+        };
         match fault {
             Some(Fault::Refused) => Err(EngineError::Call { call, status: 500, message: "refused by the test".into() }),
             Some(Fault::Lost) => Err(lost(call)),
             Some(Fault::LostAnswer) => {
-                act(&mut state)?;
+                self.carry_out(act)?;
                 Err(lost(call))
             }
             Some(Fault::Late(after)) => {
-                let before: Vec<String> = state.containers.keys().cloned().collect();
-                act(&mut state)?;
+                let before: Vec<String> = self.state.lock().unwrap().containers.keys().cloned().collect();
+                self.carry_out(act)?;
+                let mut state = self.state.lock().unwrap();
                 let (old, new) = std::mem::take(&mut state.containers)
                     .into_iter()
                     .partition(|(name, _): &(String, FakeContainer)| before.contains(name));
@@ -305,25 +326,27 @@ impl FakeEngine {
                 state.late.extend(new.into_values().map(|container| (Instant::now() + after, container)));
                 Err(lost(call))
             }
-            None | Some(Fault::Unanswered) => act(&mut state),
+            Some(Fault::Hung) => std::future::pending().await,
+            Some(Fault::Slow(time)) => {
+                tokio::time::sleep(time).await;
+                if self.state.lock().unwrap().down {
+                    return Err(lost(call));
+                }
+                self.carry_out(act)
+            }
+            Some(Fault::Unanswered) => {
+                // Who waits for the end of a container hears of it.
+                let _ = self.carry_out(act);
+                std::future::pending().await
+            }
+            None => self.carry_out(act),
         }
     }
 
-    /// As [`FakeEngine::call`], with an answer that may never come.
-    async fn answer<T>(
-        &self,
-        call: &'static str,
-        act: impl FnOnce(&mut State) -> Result<T, EngineError>,
-    ) -> Result<T, EngineError> {
-        let unanswered = {
-            let state = self.state.lock().unwrap();
-            state.faults.get(call).and_then(VecDeque::front) == Some(&Fault::Unanswered)
-        };
-        let answer = self.call(call, act);
-        if unanswered {
-            std::future::pending::<()>().await;
-        }
-        answer
+    fn carry_out<T>(&self, act: impl FnOnce(&mut State) -> Result<T, EngineError>) -> Result<T, EngineError> {
+        let mut state = self.state.lock().unwrap();
+        state.settle();
+        act(&mut state)
     }
 
     fn emit(&self, container: &FakeContainer, action: &str) {
@@ -364,7 +387,7 @@ fn find<'a>(state: &'a mut State, call: &'static str, container: &str) -> Result
 
 impl Engine for FakeEngine {
     async fn version(&self) -> Result<EngineVersion, EngineError> {
-        self.call("connect", |_| Ok(EngineVersion { engine: "fake".into(), api: self.api }))
+        self.call("connect", |_| Ok(EngineVersion { engine: "fake".into(), api: self.api })).await
     }
 
     async fn image(&self, reference: &str) -> Result<Option<ImageInspect>, EngineError> {
@@ -372,14 +395,22 @@ impl Engine for FakeEngine {
             let by_id = || state.images.values().find(|image| image.id.as_deref() == Some(reference));
             Ok(state.images.get(reference).or_else(by_id).cloned())
         })
+        .await
     }
 
     async fn pull_image(&self, image: &PullImage) -> Result<(), EngineError> {
-        self.call("pull image", |state| {
-            self.say(state, &format!("pull {}", image.reference));
-            let Some(found) = state.pullable.get(&image.reference).cloned() else {
-                return Err(missing("pull image", &image.reference));
-            };
+        let call = "pull image";
+        let (found, takes) = self
+            .call(call, |state| {
+                self.say(state, &format!("pull {}", image.reference));
+                state.pullable.get(&image.reference).cloned().ok_or_else(|| missing(call, &image.reference))
+            })
+            .await?;
+        tokio::time::sleep(takes).await;
+        self.carry_out(|state| {
+            if state.down {
+                return Err(lost(call));
+            }
             state.images.insert(image.reference.clone(), found);
             Ok(())
         })
@@ -390,6 +421,7 @@ impl Engine for FakeEngine {
             let by_id = || state.networks.values().find(|network| network.id.as_deref() == Some(name));
             Ok(state.networks.get(name).or_else(by_id).cloned())
         })
+        .await
     }
 
     async fn networks(&self, name: &str) -> Result<Vec<Network>, EngineError> {
@@ -404,10 +436,11 @@ impl Engine for FakeEngine {
                 })
                 .collect())
         })
+        .await
     }
 
     async fn create_network(&self, body: &NetworkBody) -> Result<(), EngineError> {
-        self.answer("create network", |state| {
+        self.call("create network", |state| {
             let name = body.body.name.clone();
             if state.networks.contains_key(&name) {
                 let message = format!("network with name {name} already exists");
@@ -434,6 +467,7 @@ impl Engine for FakeEngine {
             state.networks.retain(|found, network| found != name && network.id.as_deref() != Some(name));
             Ok(())
         })
+        .await
     }
 
     async fn connect_network(
@@ -449,28 +483,28 @@ impl Engine for FakeEngine {
             if !known && matches!(found.life, Life::Running { .. }) {
                 return Err(missing(call, network));
             }
-            found.networks.push(network.into());
             found.endpoints.insert(network.into(), endpoint.clone());
             let line = format!("connect {} to {network}", found.shown());
             self.say(state, &line);
             Ok(())
         })
+        .await
     }
 
     async fn disconnect_network(&self, network: &str, container: &str) -> Result<(), EngineError> {
         self.call("disconnect network", |state| {
             if let Ok(found) = find(state, "disconnect network", container) {
-                found.networks.retain(|name| name != network);
                 found.endpoints.remove(network);
                 let line = format!("disconnect {} from {network}", found.shown());
                 self.say(state, &line);
             }
             Ok(())
         })
+        .await
     }
 
     async fn volume(&self, name: &str) -> Result<Option<Volume>, EngineError> {
-        self.call("inspect volume", |state| Ok(state.volumes.get(name).cloned()))
+        self.call("inspect volume", |state| Ok(state.volumes.get(name).cloned())).await
     }
 
     async fn create_volume(&self, body: &VolumeCreateRequest) -> Result<(), EngineError> {
@@ -482,6 +516,7 @@ impl Engine for FakeEngine {
             state.volumes.entry(name).or_insert(volume);
             Ok(())
         })
+        .await
     }
 
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
@@ -490,10 +525,11 @@ impl Engine for FakeEngine {
             state.volumes.remove(name);
             Ok(())
         })
+        .await
     }
 
     async fn containers(&self, labels: &[String]) -> Result<Vec<ContainerSummary>, EngineError> {
-        self.answer("list containers", |state| {
+        self.call("list containers", |state| {
             let matching = state.containers.values().filter(|container| container.has_labels(labels));
             Ok(matching.map(|container| summary(container, &state.networks)).collect())
         })
@@ -504,11 +540,12 @@ impl Engine for FakeEngine {
         self.call("inspect container", |state| {
             Ok(find(state, "inspect container", container).ok().map(|found| inspection(found)))
         })
+        .await
     }
 
     async fn create_container(&self, container: &CreateContainer) -> Result<String, EngineError> {
         let call = "create container";
-        self.answer(call, |state| {
+        self.call(call, |state| {
             let image = container.body.body.image.clone().unwrap_or_default();
             let by_id = |wanted: &str| state.images.values().any(|image| image.id.as_deref() == Some(wanted));
             if !state.images.contains_key(&image) && !by_id(&image) {
@@ -530,12 +567,20 @@ impl Engine for FakeEngine {
                 id: format!("{:064x}", state.ids),
                 name: container.name.clone(),
                 body: container.body.clone(),
-                networks: endpoints.keys().cloned().collect(),
-                endpoints,
+                endpoints: endpoints.into_iter().collect(),
+                anonymous: BTreeMap::new(),
                 script: Script::default(),
                 life: Life::Created,
             };
             made.script = state.scripts.get(&made.service()).cloned().unwrap_or_default();
+            let mounts = container.body.body.host_config.iter().flat_map(|host| host.mounts.iter().flatten());
+            let unnamed = mounts.filter(|mount| mount.typ == Some(MountType::VOLUME) && mount.source.is_none());
+            let unnamed = unnamed.filter_map(|mount| mount.target.as_ref());
+            for path in container.body.body.volumes.iter().flatten().chain(unnamed) {
+                let name = format!("{:064x}", (u128::from(state.ids) << 64) + made.anonymous.len() as u128);
+                state.volumes.insert(name.clone(), Volume { name: name.clone(), ..Volume::default() });
+                made.anonymous.insert(path.clone(), name);
+            }
             self.say(state, &format!("create {}", made.shown()));
             let id = made.id.clone();
             state.containers.insert(container.name.clone(), made);
@@ -546,13 +591,13 @@ impl Engine for FakeEngine {
 
     async fn start_container(&self, container: &str) -> Result<(), EngineError> {
         let call = "start container";
-        let started = self.answer(call, |state| {
+        self.call(call, |state| {
             let networks: Vec<String> = state.networks.keys().cloned().collect();
             let found = find(state, call, container)?;
             if matches!(found.life, Life::Running { .. }) {
                 return Ok(());
             }
-            if let Some(gone) = found.networks.iter().find(|name| !networks.contains(name)) {
+            if let Some(gone) = found.endpoints.keys().find(|name| !networks.contains(name)) {
                 return Err(missing(call, gone));
             }
             let since = Instant::now();
@@ -561,17 +606,15 @@ impl Engine for FakeEngine {
             self.emit(&copy, "start");
             self.say(state, &line);
             Ok(())
-        });
-        let started = started.await;
-        self.changed.notify_waiters();
-        started
+        })
+        .await
     }
 
     async fn wait_container(&self, container: &str) -> Result<i64, EngineError> {
         let call = "wait for container";
         loop {
             let changed = self.changed.notified();
-            let life = self.call(call, |state| Ok(find(state, call, container)?.life))?;
+            let life = self.call(call, |state| Ok(find(state, call, container)?.life)).await?;
             match life {
                 Life::Created => return Ok(0),
                 Life::Exited { code } => return Ok(code),
@@ -588,36 +631,38 @@ impl Engine for FakeEngine {
 
     async fn stop_container(&self, container: &str, grace: Duration) -> Result<(), EngineError> {
         let call = "stop container";
-        let ignores = self.call(call, |state| {
-            let found = find(state, call, container)?;
-            let (line, ignores) = (format!("stop {}", found.shown()), found.script.ignores_stop);
-            if !matches!(found.life, Life::Running { .. }) {
-                return Ok(false);
-            }
-            if !ignores {
-                found.life = Life::Exited { code: 143 };
-            }
-            self.say(state, &line);
-            Ok(ignores)
-        })?;
-        self.changed.notify_waiters();
+        let ignores = self
+            .call(call, |state| {
+                let found = find(state, call, container)?;
+                let (line, ignores) = (format!("stop {}", found.shown()), found.script.ignores_stop);
+                if !matches!(found.life, Life::Running { .. }) {
+                    return Ok(false);
+                }
+                if !ignores {
+                    found.life = Life::Exited { code: 143 };
+                }
+                self.say(state, &line);
+                Ok(ignores)
+            })
+            .await?;
         if ignores {
             tokio::time::sleep(grace).await;
             self.call(call, |state| {
                 let found = find(state, call, container)?;
                 if matches!(found.life, Life::Running { .. }) {
                     found.life = Life::Exited { code: 137 };
+                    self.changed.notify_waiters();
                 }
                 Ok(())
-            })?;
-            self.changed.notify_waiters();
+            })
+            .await?;
         }
         Ok(())
     }
 
     async fn kill_container(&self, container: &str) -> Result<(), EngineError> {
         let call = "kill container";
-        let killed = self.call(call, |state| {
+        self.call(call, |state| {
             let found = find(state, call, container)?;
             let line = format!("kill {}", found.shown());
             if matches!(found.life, Life::Running { .. }) {
@@ -625,26 +670,28 @@ impl Engine for FakeEngine {
                 self.say(state, &line);
             }
             Ok(())
-        });
-        self.changed.notify_waiters();
-        killed
+        })
+        .await
     }
 
     async fn remove_container(&self, container: &str, options: RemoveContainer) -> Result<(), EngineError> {
         let call = "remove container";
-        let removed = self.call(call, |state| {
+        self.call(call, |state| {
             let Ok(found) = find(state, call, container) else { return Ok(()) };
             if matches!(found.life, Life::Running { .. }) && !options.force {
                 let message = format!("container {container} is running");
                 return Err(EngineError::Conflict { call, message });
             }
             let (name, line) = (found.name.clone(), format!("remove {}", found.shown()));
-            state.containers.remove(&name);
+            let gone = state.containers.remove(&name);
+            if options.volumes {
+                let anonymous = gone.into_iter().flat_map(|gone| gone.anonymous.into_values());
+                anonymous.for_each(|volume| drop(state.volumes.remove(&volume)));
+            }
             self.say(state, &line);
             Ok(())
-        });
-        self.changed.notify_waiters();
-        removed
+        })
+        .await
     }
 
     async fn rename_container(&self, container: &str, name: &str) -> Result<(), EngineError> {
@@ -662,6 +709,7 @@ impl Engine for FakeEngine {
             self.say(state, &format!("rename {old} to {name}"));
             Ok(())
         })
+        .await
     }
 
     async fn logs_tail(&self, container: &str, limit: usize) -> Result<String, EngineError> {
@@ -670,6 +718,7 @@ impl Engine for FakeEngine {
             let from = output.len().saturating_sub(limit);
             Ok(String::from_utf8_lossy(&output.as_bytes()[from..]).into_owned())
         })
+        .await
     }
 
     async fn upload(&self, container: &str, upload: &Upload) -> Result<(), EngineError> {
@@ -679,21 +728,24 @@ impl Engine for FakeEngine {
             self.say(state, &format!("upload {} bytes to {shown}", upload.archive.len()));
             Ok(())
         })
+        .await
     }
 
     async fn exec(&self, container: &str, command: &ExecCommand) -> Result<i64, EngineError> {
         let call = "exec in container";
-        let (code, hangs) = self.call(call, |state| {
-            let found = find(state, call, container)?;
-            if !matches!(found.life, Life::Running { .. }) {
-                let message = format!("container {container} is not running");
-                return Err(EngineError::Conflict { call, message });
-            }
-            let line = format!("exec {} in {}", command.command.join(" "), found.shown());
-            let ends = (found.script.exec_code, found.script.exec_hangs);
-            self.say(state, &line);
-            Ok(ends)
-        })?;
+        let (code, hangs) = self
+            .call(call, |state| {
+                let found = find(state, call, container)?;
+                if !matches!(found.life, Life::Running { .. }) {
+                    let message = format!("container {container} is not running");
+                    return Err(EngineError::Conflict { call, message });
+                }
+                let line = format!("exec {} in {}", command.command.join(" "), found.shown());
+                let ends = (found.script.exec_code, found.script.exec_hangs);
+                self.say(state, &line);
+                Ok(ends)
+            })
+            .await?;
         if hangs {
             std::future::pending::<()>().await;
         }
@@ -703,20 +755,35 @@ impl Engine for FakeEngine {
     fn events(&self, labels: &[String]) -> impl Stream<Item = Result<EventMessage, EngineError>> + Send {
         let labels = labels.to_vec();
         let receiver = self.events.subscribe();
-        futures::stream::unfold((receiver, labels), |(mut receiver, labels)| async move {
-            loop {
-                let event = receiver.recv().await.ok()?;
-                let attributes = event.actor.as_ref()?.attributes.clone().unwrap_or_default();
-                let matches = labels.iter().all(|label| match label.split_once('=') {
-                    Some((key, value)) => attributes.get(key).is_some_and(|found| found == value),
-                    None => attributes.contains_key(label),
-                });
-                if matches {
-                    return Some((Ok(event), (receiver, labels)));
+        async move {
+            self.call("watch events", |_| Ok(())).await?;
+            Ok::<_, EngineError>(futures::stream::unfold((receiver, labels), |(mut receiver, labels)| async move {
+                loop {
+                    let event = receiver.recv().await.ok()?;
+                    let attributes = event.actor.as_ref()?.attributes.clone().unwrap_or_default();
+                    let matches = labels.iter().all(|label| match label.split_once('=') {
+                        Some((key, value)) => attributes.get(key).is_some_and(|found| found == value),
+                        None => attributes.contains_key(label),
+                    });
+                    if matches {
+                        return Some((Ok(event), (receiver, labels)));
+                    }
                 }
-            }
-        })
+            }))
+        }
+        .into_stream()
+        .try_flatten()
     }
+}
+
+fn mounts(container: &FakeContainer) -> Vec<MountPoint> {
+    let mount = |(path, volume): (&String, &String)| MountPoint {
+        typ: Some("volume".into()),
+        name: Some(volume.clone()),
+        destination: Some(path.clone()),
+        ..MountPoint::default()
+    };
+    container.anonymous.iter().map(mount).collect()
 }
 
 fn summary(container: &FakeContainer, networks: &BTreeMap<String, NetworkInspect>) -> ContainerSummary {
@@ -724,7 +791,7 @@ fn summary(container: &FakeContainer, networks: &BTreeMap<String, NetworkInspect
         let network_id = networks.get(name).and_then(|network| network.id.clone());
         (name.clone(), EndpointSettings { network_id, ..EndpointSettings::default() })
     };
-    let networks = container.networks.iter().map(endpoint).collect();
+    let networks = container.endpoints.keys().map(endpoint).collect();
     let state = match container.life {
         Life::Created => ContainerSummaryStateEnum::CREATED,
         Life::Running { .. } => ContainerSummaryStateEnum::RUNNING,
@@ -736,6 +803,7 @@ fn summary(container: &FakeContainer, networks: &BTreeMap<String, NetworkInspect
         image: container.body.body.image.clone(),
         labels: Some(container.labels()),
         state: Some(state),
+        mounts: Some(mounts(container)),
         network_settings: Some(ContainerSummaryNetworkSettings { networks: Some(networks) }),
         ..ContainerSummary::default()
     }
@@ -764,9 +832,10 @@ fn inspection(container: &FakeContainer) -> ContainerInspectResponse {
         id: Some(container.id.clone()),
         name: Some(format!("/{}", container.name)),
         state: Some(state),
+        mounts: Some(mounts(container)),
         config: Some(ContainerConfig { labels: Some(container.labels()), ..ContainerConfig::default() }),
         network_settings: Some(NetworkSettings {
-            networks: Some(container.endpoints.clone()),
+            networks: Some(container.endpoints.clone().into_iter().collect()),
             ..NetworkSettings::default()
         }),
         ..ContainerInspectResponse::default()
