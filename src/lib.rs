@@ -3,7 +3,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`], [`backoff`] |
+//! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`], [`backoff`], [`log_limit`] |
 //! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`], [`event`] |
 //! | ports | [`engine`] (Docker), [`bus`] (Redis), [`ledger`] (what is remembered), [`observer`] (who hears of events); above them [`backend`], what carries services out |
 //! | adapters | [`engine::docker`], [`bus::redis`], [`ledger::file`]; [`projects`], the Compose files as they are now |
@@ -23,6 +23,7 @@ pub mod dispatcher;
 pub mod engine;
 pub mod event;
 pub mod ledger;
+pub mod log_limit;
 pub mod message;
 pub mod monitor;
 pub mod names;

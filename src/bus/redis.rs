@@ -14,32 +14,35 @@ use fred::clients::Client;
 use fred::error::{Error as FredError, ErrorKind};
 use fred::prelude::{Builder, ClientLike, Expiration, KeysInterface, ListInterface, PubsubInterface, SetOptions};
 use fred::types::config::{Config, ServerConfig};
-use fred::types::{ConnectHandle, RespVersion, Value};
+use fred::types::{ConnectHandle, RespVersion, Value as FredValue};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::address::Dialer;
+use self::counted::{exact, publish_and_count};
 use self::guard::Guard;
 use self::socket::{Lost, one_line};
 use self::subscriber::{Arrival, Subscriber};
+use self::trouble::Trouble;
 use super::subscription::{Backlog, Feed, subscription};
-use super::{Bus, BusError, Connection, Subscription};
-use crate::backoff::Backoff;
+use super::{Bus, BusError, Call, Connection, Refusals, Subscription, Value};
+use crate::message::OwnNames;
 use crate::report::Chain;
 
 mod address;
+mod counted;
 mod framing;
 mod guard;
 mod socket;
 mod subscriber;
+mod trouble;
+mod values;
 
 pub use address::{Address, AddressError, Endpoint};
 
 /// Longest wait for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-
-/// First and longest wait between two attempts to connect. The longest is short, for all work waits for Redis' return.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 
 /// How long a message waits for a reader that is behind.
 const BACKLOG_LIMIT: Duration = Duration::from_millis(500);
@@ -56,9 +59,11 @@ pub struct RedisBus(Arc<Shared>);
 
 struct Shared {
     dialer: Dialer,
+    names: OwnNames,
     generation: AtomicU64,
     connection: watch::Sender<Connection>,
     commands: Mutex<Option<Client>>,
+    refusals: Mutex<Refusals>,
     feeds: Mutex<Vec<Feed>>,
     /// A subscription was added.
     subscribed: Notify,
@@ -74,13 +79,15 @@ impl std::fmt::Debug for Shared {
 
 impl RedisBus {
     /// A bus that connects once [`RedisBus::run`] runs.
-    pub fn new(address: &Address) -> Result<Self, AddressError> {
+    pub fn new(address: &Address, names: OwnNames) -> Result<Self, AddressError> {
         let reason = "not connected yet".to_owned();
         Ok(Self(Arc::new(Shared {
             dialer: Dialer::new(address.clone())?,
+            names,
             generation: AtomicU64::new(0),
             connection: watch::Sender::new(Connection::Down { reason }),
             commands: Mutex::default(),
+            refusals: Mutex::default(),
             feeds: Mutex::default(),
             subscribed: Notify::new(),
             suspected: Notify::new(),
@@ -100,7 +107,7 @@ impl RedisBus {
             self.0.connection.send_replace(Connection::Down { reason: Chain(&lost).to_string() });
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(trouble.backoff.wait()) => {}
+                () = tokio::time::sleep(trouble.wait()) => {}
             }
         }
         self.0.commands().take();
@@ -123,10 +130,7 @@ impl RedisBus {
         let path = guard.path().to_owned();
         let connected = async {
             match self.connect(&path).await {
-                Ok(session) => {
-                    *trouble = Trouble::default();
-                    self.serve(session).await
-                }
+                Ok(session) => self.serve(session, trouble).await,
                 Err(lost) => lost,
             }
         };
@@ -155,14 +159,14 @@ impl RedisBus {
         Ok(())
     }
 
-    async fn serve(&self, mut session: Session) -> Lost {
+    async fn serve(&self, mut session: Session, trouble: &mut Trouble) -> Lost {
         let shared = &*self.0;
         *shared.commands() = Some(session.commands.clone());
         let generation = shared.generation.fetch_add(1, Ordering::Relaxed) + 1;
         // Live before up: who waits for the connection may then rely on the subscriptions.
         shared.feeds().iter().for_each(|feed| feed.live(generation));
         shared.connection.send_replace(Connection::Up { generation });
-        tracing::info!(generation, resp = ?session.commands.protocol_version(), "redis connected");
+        trouble.connected(generation);
         loop {
             let answer_due = session.subscriber.answer_due;
             tokio::select! {
@@ -184,34 +188,47 @@ impl RedisBus {
                     shared.feeds().iter().for_each(|feed| feed.live(generation));
                 }
                 () = shared.suspected.notified() => {
-                    let answers = futures::join!(session.commands.ping::<Value>(None), session.subscriber.ping());
+                    let answers = futures::join!(session.commands.ping::<FredValue>(None), session.subscriber.ping());
                     match answers {
                         (Ok(_), Ok(())) => {}
                         (Err(error), _) => return client_lost(&error),
                         (_, Err(lost)) => return lost,
                     }
                 }
-                () = async { tokio::time::sleep_until(answer_due.unwrap_or_else(tokio::time::Instant::now)).await },
+                () = async { tokio::time::sleep_until(answer_due.unwrap_or_else(Instant::now)).await },
                     if answer_due.is_some() => return Lost::Late,
             }
         }
     }
 
     /// Carries out a command on the present connection.
-    async fn call<T, F, Fut>(&self, name: &'static str, command: F) -> Result<T, BusError>
+    async fn call<T, F, Fut>(&self, call: Call<'_>, command: F) -> Result<T, BusError>
     where
         F: FnOnce(Client) -> Fut + Send,
         Fut: Future<Output = Result<T, FredError>> + Send,
     {
-        let client = self.0.commands().clone();
-        let Some(client) = client else { return Err(self.0.down()) };
-        command(client).await.map_err(|error| self.0.failed(name, &error))
+        let client = self.0.client()?;
+        match command(client).await {
+            Ok(answer) => {
+                self.0.refusals().accepted(call);
+                Ok(answer)
+            }
+            Err(error) => Err(self.0.failed(call, &error)),
+        }
     }
 }
 
 impl Shared {
     fn commands(&self) -> MutexGuard<'_, Option<Client>> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client(&self) -> Result<Client, BusError> {
+        self.commands().clone().ok_or_else(|| self.down())
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn feeds(&self) -> MutexGuard<'_, Vec<Feed>> {
@@ -252,20 +269,24 @@ impl Shared {
         BusError::Unavailable { source: reason.into() }
     }
 
-    fn failed(&self, call: &'static str, error: &FredError) -> BusError {
-        let source = one_line(error.details()).into();
+    /// Whether an error is the connection's and not Redis' own.
+    fn is_unavailable(&self, error: &FredError) -> bool {
+        let broken =
+            [ErrorKind::IO, ErrorKind::Canceled, ErrorKind::Routing, ErrorKind::Timeout].contains(error.kind());
         // A call that the end of the connection overtook gets an error of no kind.
-        if self.commands().is_none() || error.details() == "channel closed" {
-            return BusError::Unavailable { source };
-        }
-        match error.kind() {
-            ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing => BusError::Unavailable { source },
-            ErrorKind::Timeout => {
+        broken || self.commands().is_none() || error.details() == "channel closed"
+    }
+
+    fn failed(&self, call: Call<'_>, error: &FredError) -> BusError {
+        let words = one_line(error.details());
+        if self.is_unavailable(error) {
+            if matches!(error.kind(), ErrorKind::Timeout) {
                 self.suspected.notify_one();
-                BusError::Unavailable { source }
             }
-            _ => BusError::Refused { call, source },
+            return BusError::Unavailable { source: words.into() };
         }
+        self.refusals().refused(call, &words);
+        BusError::Refused { call: call.name, source: words.into() }
     }
 }
 
@@ -298,42 +319,6 @@ fn client_lost(error: &FredError) -> Lost {
     if matches!(error.kind(), ErrorKind::Timeout) { Lost::Late } else { Lost::Client(one_line(error.details())) }
 }
 
-/// What is remembered from one attempt to connect to the next.
-struct Trouble {
-    backoff: Backoff,
-    /// What was warned of last was a refusal.
-    refused: bool,
-}
-
-impl Default for Trouble {
-    fn default() -> Self {
-        Self { backoff: BACKOFF, refused: false }
-    }
-}
-
-impl Trouble {
-    /// Logs a failure: the news and an hourly reminder as warnings, the others for debugging.
-    fn log(&mut self, lost: &Lost) {
-        let reason = tracing::field::display(Chain(lost));
-        if self.is_news(lost) {
-            tracing::warn!(reason, "redis unavailable");
-        } else {
-            tracing::debug!(reason, "redis still unavailable");
-        }
-    }
-
-    /// True for the first failure, for the first refusal after Redis was merely away, and once an hour.
-    fn is_news(&mut self, lost: &Lost) -> bool {
-        let refused = lost.is_refusal();
-        if refused && !self.refused {
-            self.backoff.warn_again();
-        }
-        let news = self.backoff.should_warn();
-        self.refused = if news { refused } else { self.refused };
-        news
-    }
-}
-
 /// A client of the guard, which is logged in already.
 fn builder(path: &Path) -> Builder {
     let server = ServerConfig::new_unix_socket(path);
@@ -351,6 +336,10 @@ fn builder(path: &Path) -> Builder {
 }
 
 impl Bus for RedisBus {
+    fn names(&self) -> &OwnNames {
+        &self.0.names
+    }
+
     fn connection(&self) -> watch::Receiver<Connection> {
         self.0.connection.subscribe()
     }
@@ -362,33 +351,49 @@ impl Bus for RedisBus {
         subscription
     }
 
-    async fn publish(&self, channel: &str, payload: &str) -> Result<u64, BusError> {
-        let (channel, payload) = (channel.to_owned(), payload.to_owned());
-        self.call("PUBLISH", |client| async move { client.publish(channel, payload).await }).await
+    fn refusals(&self) -> watch::Receiver<Vec<String>> {
+        self.0.refusals().watch()
     }
 
-    async fn get(&self, keys: &[String]) -> Result<Vec<Option<String>>, BusError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
+    async fn publish(&self, channel: &str, payload: &str) -> Result<u64, BusError> {
+        let call = Call { name: "PUBLISH", key: None, writes: false };
+        let client = self.0.client()?;
+        match publish_and_count(&client, channel.to_owned(), payload.to_owned()).await {
+            Ok(received) => {
+                self.0.refusals().accepted(call);
+                Ok(received)
+            }
+            Err(error) if self.0.is_unavailable(&error) => Err(self.0.failed(call, &error)),
+            // A user of the ACL may publish and not count.
+            Err(_) => {
+                let (channel, payload) = (channel.to_owned(), payload.to_owned());
+                self.call(call, |client| async move { client.publish(channel, payload).await }).await
+            }
         }
-        let keys = keys.to_vec();
-        let values: Value = self.call("MGET", |client| async move { client.mget(keys).await }).await?;
-        Ok(match values {
-            Value::Array(values) => values.into_iter().map(Value::into_string).collect(),
-            single => vec![single.into_string()],
-        })
+    }
+
+    async fn subscribers(&self, channel: &str) -> Result<u64, BusError> {
+        let call = Call { name: "PUBSUB", key: None, writes: false };
+        let channel = channel.to_owned();
+        self.call(call, |client| async move { client.pubsub_numsub::<FredValue, _>(channel).await }).await.map(exact)
+    }
+
+    async fn read(&self, keys: &[String]) -> Result<Vec<Value>, BusError> {
+        self.read_bounded(keys).await
     }
 
     async fn set(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<(), BusError> {
+        let call = Call { name: "SET", key: Some(key), writes: true };
         let (key, value) = (key.to_owned(), value.to_owned());
         let expires = expires.map(|span| Expiration::PX(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)));
-        self.call("SET", |client| async move { client.set::<(), _, _>(key, value, expires, None, false).await }).await
+        self.call(call, |client| async move { client.set::<(), _, _>(key, value, expires, None, false).await }).await
     }
 
     async fn set_absent(&self, key: &str, value: &str) -> Result<bool, BusError> {
+        let call = Call { name: "SET", key: None, writes: true };
         let (key, value) = (key.to_owned(), value.to_owned());
         let set: Option<String> = self
-            .call("SET", |client| async move { client.set(key, value, None, Some(SetOptions::NX), false).await })
+            .call(call, |client| async move { client.set(key, value, None, Some(SetOptions::NX), false).await })
             .await?;
         Ok(set.is_some())
     }
@@ -397,13 +402,20 @@ impl Bus for RedisBus {
         if keys.is_empty() {
             return Ok(());
         }
-        let keys = keys.to_vec();
-        self.call("DEL", |client| async move { client.del::<(), _>(keys).await }).await
+        let call = Call { name: "DEL", key: None, writes: false };
+        let deleted = keys.to_vec();
+        self.call(call, |client| async move { client.del::<(), _>(deleted).await }).await?;
+        let mut refusals = self.0.refusals();
+        for key in keys {
+            refusals.accepted(Call { key: Some(key), ..call });
+        }
+        Ok(())
     }
 
     async fn push(&self, key: &str, value: &str, keep: u16) -> Result<(), BusError> {
+        let call = Call { name: "LPUSH", key: Some(key), writes: true };
         let (key, value, last) = (key.to_owned(), value.to_owned(), i64::from(keep) - 1);
-        self.call("LPUSH", |client| async move {
+        self.call(call, |client| async move {
             client.lpush::<(), _, _>(key.clone(), value).await?;
             client.ltrim::<(), _>(key, 0, last).await
         })
@@ -412,26 +424,7 @@ impl Bus for RedisBus {
 
     async fn heartbeat(&self) -> Result<(), BusError> {
         self.0.suspected.notify_one();
-        self.call("PING", |client| async move { client.ping::<Value>(None).await }).await.map(drop)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    #[test]
-    fn a_refusal_is_news_after_an_absence_and_the_same_trouble_is_not() {
-        let mut trouble = Trouble::default();
-        let away = Lost::from(io::Error::from(io::ErrorKind::ConnectionRefused));
-        let refused = Lost::Login { call: "AUTH", code: Some("WRONGPASS") };
-        assert!(trouble.is_news(&away));
-        assert!(!trouble.is_news(&Lost::Late), "one outage, one warning");
-        assert!(trouble.is_news(&refused));
-        for lost in [&refused, &away, &refused] {
-            assert!(!trouble.is_news(lost), "{lost}");
-        }
+        let call = Call { name: "PING", key: None, writes: false };
+        self.call(call, |client| async move { client.ping::<FredValue>(None).await }).await.map(drop)
     }
 }

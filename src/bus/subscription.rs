@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 const MOST_WAITING: usize = 16_384;
 
 /// Most bytes of messages that wait for their reader.
-const MOST_WAITING_BYTES: usize = 4 * 1024 * 1024;
+const MOST_WAITING_BYTES: usize = 2 * 1024 * 1024;
 
 /// One message on a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]

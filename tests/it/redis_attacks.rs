@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sense_orchestrator::bus::{Bus, BusError, Connection};
+use sense_orchestrator::bus::{Bus, BusError, Connection, Unreadable, Value};
 use tokio::time::timeout;
 
 use crate::support::log::Log;
@@ -135,4 +135,92 @@ async fn a_server_that_is_none_is_said_so_and_left_alone_for_a_while() {
     assert!(server.requests().len() < 5, "{}", server.requests().len());
     assert_eq!(log.lines("redis unavailable").len(), 1);
     assert!(!log.text().contains("Bad Request"));
+}
+
+#[tokio::test]
+async fn a_value_of_10_mb_is_not_fetched_and_the_connection_goes_on() {
+    let Some(server) = RedisServer::start().await else { return };
+    let running = server.bus();
+    up(&running).await;
+    running.bus.set("config:schedule", &"x".repeat(10 << 20), None).await.unwrap();
+    let found = running.bus.read(&["config:schedule".into()]).await.unwrap();
+    assert_eq!(found, [Value::Unreadable(Unreadable::TooLong { bytes: 10 << 20 })]);
+    let mut client = server.client().await;
+    let stats = client.call(&["INFO", "stats"]).await.text().unwrap();
+    let sent = stats.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:")).unwrap();
+    assert!(sent.parse::<u64>().unwrap() < 1 << 20, "redis sent {sent} bytes");
+    assert_eq!(*running.bus.connection().borrow(), Connection::Up { generation: 1 });
+}
+
+#[tokio::test]
+async fn a_redis_that_refuses_writes_or_has_other_types_is_said_once_and_shown_while_it_lasts() {
+    let Some(server) = RedisServer::start().await else { return };
+    let (log, running) = (Log::capture(), server.bus());
+    up(&running).await;
+    let bus = &running.bus;
+    let mut client = server.client().await;
+    let refusals = bus.refusals();
+    client.call(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    for _ in 0..3 {
+        assert!(matches!(bus.set("a", "1", None).await, Err(BusError::Refused { .. })));
+        assert!(matches!(bus.push("b", "1", 5).await, Err(BusError::Refused { .. })));
+    }
+    assert_eq!(refusals.borrow().len(), 1, "{:?}", *refusals.borrow());
+    assert!(refusals.borrow()[0].starts_with("redis refuses writes: OOM"), "{:?}", *refusals.borrow());
+    assert_eq!(log.lines("redis refuses").len(), 1);
+    client.call(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    bus.set("a", "1", None).await.unwrap();
+    assert!(refusals.borrow().is_empty());
+    assert_eq!(log.lines("redis refuses nothing any more").len(), 1);
+
+    client.call(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    assert!(bus.set("a", "1", None).await.is_err());
+    assert!(refusals.borrow()[0].contains("READONLY"), "{:?}", *refusals.borrow());
+    client.call(&["REPLICAOF", "NO", "ONE"]).await;
+    bus.set("a", "1", None).await.unwrap();
+
+    client.call(&["RPUSH", "config:x", "1"]).await;
+    let found = bus.read(&["config:x".into()]).await.unwrap();
+    assert_eq!(found, [Value::Unreadable(Unreadable::NotText)]);
+    assert_eq!(*refusals.borrow(), ["redis holds a value of another type at config:x"]);
+}
+
+#[tokio::test]
+async fn who_listens_by_a_pattern_does_not_count_as_who_waits_for_a_reply() {
+    let Some(server) = RedisServer::start().await else { return };
+    let running = server.bus();
+    up(&running).await;
+    let mut client = server.client().await;
+    client.call(&["PSUBSCRIBE", "*"]).await;
+    assert_eq!(running.bus.publish("a", "1").await.unwrap(), 0);
+    let mut other = server.client().await;
+    other.call(&["SUBSCRIBE", "a"]).await;
+    assert_eq!(running.bus.publish("a", "1").await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_user_who_may_publish_and_not_count_publishes() {
+    let acl = ["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-pubsub", "-multi"];
+    let Some(server) = RedisServer::start_with(&acl).await else { return };
+    let running = server.bus();
+    up(&running).await;
+    let mut other = server.client().await;
+    other.call(&["SUBSCRIBE", "a"]).await;
+    assert_eq!(running.bus.publish("a", "1").await.unwrap(), 1);
+    assert!(running.bus.refusals().borrow().is_empty());
+}
+
+#[tokio::test]
+async fn connections_that_are_cut_again_and_again_do_not_fill_the_log() {
+    let log = Log::capture();
+    // It closes each connection after the login of the second.
+    let server = ScriptedRedis::start(|request| (request[0] == "STRLEN").then(|| b"!\r\n".to_vec()));
+    let running = RunningBus::on(&server.address());
+    for _ in 0..40 {
+        up(&running).await;
+        let _ = running.bus.get(&["a".into()]).await;
+        within(5, running.bus.connection().wait_for(|connection| !connection.is_up())).await.unwrap();
+    }
+    let lines = log.lines("redis connected").len() + log.lines("redis unavailable").len();
+    assert!((10..=40).contains(&lines), "{lines} lines");
 }

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::address::Dialer;
 use super::framing::BadAnswer;
+use crate::text;
 
 /// Longest answer to a login, in bytes.
 const LONGEST_LINE: usize = 1024;
@@ -80,15 +81,10 @@ pub(super) fn request(words: &[&str]) -> Vec<u8> {
     request
 }
 
-/// A server's words as one line that can be shown.
+/// A server's words as one line that can be shown, cut.
 pub(super) fn one_line(words: &str) -> String {
-    let shown = words.trim().chars().take(SHOWN);
-    shown.map(|letter| if letter.is_control() || is_invisible(letter) { '\u{fffd}' } else { letter }).collect()
-}
-
-/// Marks of the direction of writing, and line breaks that are no control characters.
-fn is_invisible(letter: char) -> bool {
-    matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    let shown: String = words.trim().chars().take(SHOWN).collect();
+    text::one_line(&shown).into_owned()
 }
 
 /// A connection that is logged in. Each of its steps takes at most `limit`.
@@ -174,7 +170,7 @@ mod tests {
     #[test]
     fn a_servers_words_are_one_line_without_what_a_terminal_obeys() {
         let words = one_line(" NOPERM a\nb\x1b[2J\u{9b}c\u{202e}d ");
-        assert_eq!(words, "NOPERM a\u{fffd}b\u{fffd}[2J\u{fffd}c\u{fffd}d");
+        assert_eq!(words, "NOPERM a\\nb\\u{1b}[2J\\u{9b}c\\u{202e}d");
         assert_eq!(one_line(&"x".repeat(10_000)).len(), SHOWN);
     }
 }
