@@ -160,7 +160,8 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     info!(project = %projects.name(), compose_version = %dialect, "project loaded");
     let memory = memory::open(&settings).await?;
 
-    let bus = RedisBus::new(&settings.redis).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
+    let bus = RedisBus::new(&settings.redis, settings.redis_names.clone())
+        .map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
     let bus = Arc::new(bus);
     let mut supervisor = Supervisor::new();
     let stages = supervisor.stages();

@@ -19,7 +19,8 @@ use crate::backend::Backend;
 use crate::bus::subscription::Message;
 use crate::bus::{Bus, Event};
 use crate::clock::Timestamp;
-use crate::message::{COMMANDS, Command, Reply};
+use crate::log_limit::LogLimit;
+use crate::message::{Command, Reply};
 use crate::names::RequestId;
 use crate::report::Problems;
 use crate::runner::Runner;
@@ -39,7 +40,7 @@ pub fn wanted_intervals(text: &str, services: &ScheduledServices, current: &Inte
 }
 
 use changes::Changes;
-use recent::{Earlier, Recent};
+use recent::{Earlier, Fingerprint, Recent};
 use replies::{Delivery, Replies, replies};
 use steps::{Fault, Steps};
 
@@ -48,6 +49,9 @@ const LONGEST_EVENT: usize = 16 * 1024;
 
 /// Time between two warnings of messages that nobody can be answered for.
 const WARN_EVERY: Duration = Duration::from_mins(1);
+
+/// Most lines about commands in a while: anybody can send thousands.
+const COMMAND_LINES: (u32, Duration) = (300, Duration::from_mins(1));
 
 /// What the dispatcher does with what arrives.
 pub struct Options {
@@ -109,6 +113,7 @@ pub async fn run<K: Backend, B: Bus>(
         work: work.clone(),
     };
     let desk = Desk {
+        commands: bus.names().commands(),
         steps: Arc::new(Steps {
             bus,
             runner,
@@ -126,15 +131,16 @@ pub async fn run<K: Backend, B: Bus>(
         reacting: Arc::default(),
         work,
         unanswered: Unanswered::default(),
+        lines: Arc::new(Mutex::new(LogLimit::new(COMMAND_LINES.0, COMMAND_LINES.1))),
     };
     tokio::join!(serve(desk, lifetime.intake.clone()), changes.run(lifetime), Delivery::run(delivery));
 }
 
 async fn serve<K: Backend, B: Bus>(mut desk: Desk<K, B>, intake: CancellationToken) {
-    let channels: Vec<String> =
-        std::iter::once(COMMANDS).chain(desk.reactions.keys().map(String::as_str)).map(str::to_owned).collect();
+    let channels: Vec<String> = std::iter::once(&desk.commands).chain(desk.reactions.keys()).cloned().collect();
     let mut messages = desk.steps.bus.subscribe(&channels);
     let work = desk.work.clone();
+    let mut lost_lines = LogLimit::new(1, WARN_EVERY);
     let mut done = std::pin::pin!(async {
         intake.cancelled().await;
         work.wait().await;
@@ -148,7 +154,11 @@ async fn serve<K: Backend, B: Bus>(mut desk: Desk<K, B>, intake: CancellationTok
                     // The replies are delivered in the same task, and have their turn in a burst.
                     tokio::task::consume_budget().await;
                 }
-                Some(Event::Gap { lost: Some(lost) }) => tracing::warn!(lost, "messages lost"),
+                Some(Event::Gap { lost: Some(lost) }) => {
+                    if let Some(line) = lost_lines.allow(Instant::now()) {
+                        tracing::warn!(lost, suppressed = line.suppressed, "messages lost");
+                    }
+                }
                 Some(Event::Gap { lost: None }) => tracing::debug!("listening for messages"),
                 None => return,
             },
@@ -158,6 +168,8 @@ async fn serve<K: Backend, B: Bus>(mut desk: Desk<K, B>, intake: CancellationTok
 }
 
 struct Desk<K, B> {
+    /// Channel of the commands.
+    commands: String,
     steps: Arc<Steps<K, B>>,
     actions: Actions,
     reactions: Reactions,
@@ -169,11 +181,12 @@ struct Desk<K, B> {
     reacting: Arc<Mutex<BTreeSet<String>>>,
     work: TaskTracker,
     unanswered: Unanswered,
+    lines: Arc<Mutex<LogLimit<Instant>>>,
 }
 
 impl<K: Backend, B: Bus> Desk<K, B> {
     fn take(&mut self, message: &Message) {
-        if message.channel.as_ref() == COMMANDS {
+        if *message.channel == *self.commands {
             self.take_command(&message.payload);
         } else if let Some(reaction) = self.reactions.get(message.channel.as_ref()) {
             let reaction = reaction.clone();
@@ -194,14 +207,20 @@ impl<K: Backend, B: Bus> Desk<K, B> {
             return self.refuse(request, &"shutting down");
         }
         if let Some(request) = request {
-            match lock(&self.recent).earlier(request, Instant::now()) {
+            match lock(&self.recent).earlier(request, Fingerprint::of(&command), Instant::now()) {
                 None => {}
+                Some(Earlier::Other) => {
+                    tracing::debug!(request_id = %request, "command refused, its id is another one's");
+                    let error = format!("request_id {request} was used for another command");
+                    let reply = Reply::error(request.clone(), error, Map::new()).to_json();
+                    return self.replies.send_conflict(request, reply.into());
+                }
                 Some(Earlier::GoesOn) => {
                     return tracing::debug!(request_id = %request, "command repeated, still going on");
                 }
                 Some(Earlier::Answered(json)) => {
                     tracing::debug!(request_id = %request, "command repeated, answered again");
-                    return self.replies.offer(request, json);
+                    return self.replies.send_or_drop(request, json);
                 }
             }
         }
@@ -213,40 +232,26 @@ impl<K: Backend, B: Bus> Desk<K, B> {
                 .refuse(request, &format!("too many commands at the same time, {} at most", self.max_in_flight));
         };
         if let Some(request) = request {
-            lock(&self.recent).begin(request);
+            lock(&self.recent).begin(request, Fingerprint::of(&command));
         }
         let span =
             tracing::info_span!("command", action = command.action, request_id = request.map(tracing::field::display));
         let (steps, replies, recent) = (Arc::clone(&self.steps), self.replies.clone(), Arc::clone(&self.recent));
+        let lines = Arc::clone(&self.lines);
         let action = action.clone();
         let (named, asked) = (command.action.clone(), request.map(ToString::to_string));
         let task = async move {
-            let (action_name, request_id) = (named.as_str(), asked.as_deref());
             let begun = Instant::now();
             let ended = steps.action(&action, &command.params).await;
-            let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            match &ended {
-                Ok(_) => tracing::info!(action = action_name, request_id, duration_ms, "command done"),
-                // The sender learns of it, and anybody can send thousands.
-                Err(fault) if fault.refused => {
-                    tracing::debug!(action = action_name, request_id, error = fault.error, "command refused");
-                }
-                Err(fault) => {
-                    tracing::warn!(
-                        action = action_name,
-                        request_id,
-                        duration_ms,
-                        error = fault.error,
-                        "command failed"
-                    );
-                }
-            }
+            log_done(&named, asked.as_deref(), begun.elapsed(), ended.as_ref().err(), &lines);
             if let Some(request) = &command.request_id {
                 let reply = match ended {
                     Ok(data) => Reply::ok(request.clone(), data),
                     Err(Fault { error, data, .. }) => Reply::error(request.clone(), error, data),
                 };
+                // Only the text waits for its turn.
                 let json: Arc<str> = reply.to_json().into();
+                drop(reply);
                 let repeats = lock(&recent).end(request, &json, Instant::now());
                 for _ in 0..=repeats {
                     replies.send(request, Arc::clone(&json)).await;
@@ -261,7 +266,8 @@ impl<K: Backend, B: Bus> Desk<K, B> {
     fn refuse(&mut self, request: Option<&RequestId>, fault: &dyn std::fmt::Display) {
         let Some(request) = request else { return self.unanswered.tell(fault) };
         tracing::debug!(request_id = %request, error = %fault, "command refused");
-        self.replies.offer(request, Reply::error(request.clone(), fault.to_string(), Map::new()).to_json().into());
+        let reply = Reply::error(request.clone(), fault.to_string(), Map::new()).to_json();
+        self.replies.send_or_drop(request, reply.into());
     }
 
     fn react(&mut self, channel: &str, reaction: Reaction, payload: &[u8]) {
@@ -288,6 +294,35 @@ impl<K: Backend, B: Bus> Desk<K, B> {
     }
 }
 
+/// Says what became of a command. One that was refused is told to its sender only.
+fn log_done(
+    action: &str,
+    request_id: Option<&str>,
+    took: Duration,
+    fault: Option<&Fault>,
+    lines: &Mutex<LogLimit<Instant>>,
+) {
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let refused = fault.filter(|fault| fault.refused);
+    if let Some(fault) = refused {
+        return tracing::debug!(action, request_id, error = fault.error, "command refused");
+    }
+    let Some(line) = lock(lines).allow(Instant::now()) else { return };
+    match fault {
+        None => tracing::info!(action, request_id, duration_ms, suppressed = line.suppressed, "command done"),
+        Some(fault) => {
+            tracing::warn!(
+                action,
+                request_id,
+                duration_ms,
+                suppressed = line.suppressed,
+                error = fault.error,
+                "command failed"
+            );
+        }
+    }
+}
+
 /// The texts of an event, for the log.
 fn shown(payload: &Map<String, serde_json::Value>) -> String {
     const LONGEST: usize = 200;
@@ -299,19 +334,19 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Messages that nobody can be answered for, warned of now and then: anybody can send thousands.
-#[derive(Debug, Default)]
-struct Unanswered {
-    since_told: u64,
-    told: Option<Instant>,
+#[derive(Debug)]
+struct Unanswered(LogLimit<Instant>);
+
+impl Default for Unanswered {
+    fn default() -> Self {
+        Self(LogLimit::new(1, WARN_EVERY))
+    }
 }
 
 impl Unanswered {
     fn tell(&mut self, fault: &dyn std::fmt::Display) {
-        self.since_told = self.since_told.saturating_add(1);
-        if self.told.is_none_or(|told| told.elapsed() >= WARN_EVERY) {
-            tracing::warn!(count = self.since_told, last = %fault, "messages ignored");
-            self.told = Some(Instant::now());
-            self.since_told = 0;
+        if let Some(line) = self.0.allow(Instant::now()) {
+            tracing::warn!(count = line.count(), last = %fault, "messages ignored");
         }
     }
 }

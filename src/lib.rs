@@ -3,7 +3,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`] |
+//! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`], [`backoff`], [`log_limit`] |
 //! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`], [`event`] |
 //! | ports | [`engine`] (Docker), [`bus`] (Redis), [`file`], [`memory`], [`ledger`] (what is remembered), [`observer`] (who hears of events); above them [`backend`], what carries services out |
 //! | adapters | [`engine::docker`], [`bus::redis`], [`ledger::file`]; [`projects`], the Compose files as they are now |
@@ -14,6 +14,7 @@
 pub mod action;
 pub mod app;
 pub mod backend;
+pub mod backoff;
 pub mod bus;
 pub mod cli;
 pub mod clock;
@@ -24,6 +25,7 @@ pub mod event;
 pub mod file;
 pub mod ledger;
 pub mod memory;
+pub mod log_limit;
 pub mod message;
 pub mod monitor;
 pub mod names;

@@ -10,9 +10,6 @@ pub mod command;
 
 pub use command::{Command, Malformed};
 
-/// Channel of the commands.
-pub const COMMANDS: &str = "cmd:orchestrator";
-
 /// Channel that says which section of the configuration changed.
 pub const CONFIG_CHANGED: &str = "config:changed";
 
@@ -25,22 +22,49 @@ pub fn config_key(section: &str) -> String {
     format!("config:{section}")
 }
 
+/// The names of what is the daemon's own on Redis: daemons of different projects keep apart by a prefix. What sources and
+/// dashboards write has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnNames {
+    prefix: String,
+}
+
+impl OwnNames {
+    /// Names that begin with a prefix, as it is.
+    #[must_use]
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// Channel of the commands.
+    #[must_use]
+    pub fn commands(&self) -> String {
+        format!("{}cmd:orchestrator", self.prefix)
+    }
+
+    /// Channel and key of a reply.
+    #[must_use]
+    pub fn reply(&self, request: &RequestId) -> String {
+        format!("{}cmd:orchestrator:response:{request}", self.prefix)
+    }
+
+    /// Key of a service's run records.
+    #[must_use]
+    pub fn runs(&self, service: &ServiceName) -> String {
+        format!("{}runs:{service}", self.prefix)
+    }
+
+    /// Key of the daemon's own status.
+    #[must_use]
+    pub fn status(&self, own: &SourceId) -> String {
+        format!("{}{}", self.prefix, status_key(own))
+    }
+}
+
 /// Key of a source's status.
 #[must_use]
 pub fn status_key(source: &SourceId) -> String {
     format!("status:{source}")
-}
-
-/// Key of a service's run records.
-#[must_use]
-pub fn runs_key(service: &ServiceName) -> String {
-    format!("runs:{service}")
-}
-
-/// Channel and key of a reply.
-#[must_use]
-pub fn reply_channel(request: &RequestId) -> String {
-    format!("{COMMANDS}:response:{request}")
 }
 
 /// Whether a command did what it should.

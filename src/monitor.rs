@@ -204,8 +204,9 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
         });
         let broken = self.runner.broken_project().map(|fault| format!("compose files not usable: {fault}"));
         let engine = self.engine.as_ref().map(|fault| format!("engine unreachable: {fault}"));
+        let refused = self.bus.refusals().borrow().clone();
         let all: Vec<String> =
-            overdue.chain(engine).chain(broken).chain(problems.values().flatten().cloned()).collect();
+            overdue.chain(engine).chain(broken).chain(refused).chain(problems.values().flatten().cloned()).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 
@@ -220,7 +221,7 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
             error_count: self.errors,
         };
         let Ok(json) = serde_json::to_string(&status) else { return };
-        let key = status_key(&self.options.own);
+        let key = self.bus.names().status(&self.options.own);
         if let Err(error) = self.bus.set(&key, &json, Some(self.options.status_ttl)).await {
             tracing::debug!(error = %Chain(&error), "own status not written");
         }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::action::{Actions, ConfigChanges, Reactions};
 use crate::bus::redis::Address;
+use crate::message::OwnNames;
 use crate::names::{ServiceName, SourceId};
 use crate::schedule::{Interval, Intervals};
 use crate::seeder::seed::Seeds;
@@ -83,6 +84,8 @@ pub struct Settings {
     pub docker: Docker,
     /// How Redis is reached.
     pub redis: Address,
+    /// What is ours on Redis is called.
+    pub redis_names: OwnNames,
     /// How scheduled runs are started.
     pub scheduler: Scheduler,
     /// What holds for every run.

@@ -96,7 +96,7 @@ fn read_only_runner(
     located: project::Located,
 ) -> Result<Runner<ComposeBackend<Docker>, RedisBus>, Failed> {
     let projects = Arc::new(Projects::open(located.options).map_err(|errors| configuration(&errors))?);
-    let bus = Arc::new(RedisBus::new(&settings.redis).context("Redis address")?);
+    let bus = Arc::new(RedisBus::new(&settings.redis, settings.redis_names.clone()).context("Redis address")?);
     let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
     let options = compose_options(&settings.docker, dialect(&settings.compose, located.deployed_by));
     let backend = ComposeBackend::new(Arc::clone(engine), Arc::clone(&projects), options);

@@ -97,7 +97,7 @@ async fn look<K: Backend, B: Bus>(runner: &Runner<K, B>, bus: &B, ledger: &watch
         Err(_) => Some("no answer in time".to_owned()),
     };
     let redis = match &*bus.connection().borrow() {
-        Connection::Up { .. } => None,
+        Connection::Up { .. } => bus.refusals().borrow().first().cloned(),
         Connection::Down { reason } => Some(reason.clone()),
     };
     let project = runner.broken_project();

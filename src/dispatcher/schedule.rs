@@ -26,6 +26,14 @@ pub(super) enum Refused {
     /// The whole of it is no JSON object.
     #[error("schedule is not a JSON object")]
     NoObject,
+    /// It is not read at all.
+    #[error("schedule at {key} {why}")]
+    Unreadable {
+        /// Where it is.
+        key: String,
+        /// What is wrong with it, with the bound that it breaks.
+        why: String,
+    },
     /// No service has that key.
     #[error("schedule names {0:?}, which is no scheduled service")]
     Unknown(String),
@@ -71,6 +79,11 @@ pub(super) fn read(text: &str, services: &ScheduledServices, current: &Intervals
     refused.extend(fields.keys().filter(|field| !known(field)).map(|field| Refused::Unknown(shown(field))));
     refused.truncate(MOST_REFUSED);
     (intervals, refused)
+}
+
+/// The intervals where there is no schedule.
+pub(super) fn defaults(services: &ScheduledServices) -> Intervals {
+    services.iter().map(|(service, scheduled)| (service.clone(), scheduled.default)).collect()
 }
 
 fn seconds(value: &Value) -> Result<Option<Interval>, ()> {

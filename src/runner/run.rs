@@ -10,7 +10,6 @@ use crate::backend::{Backend, Bounds, End, Failure, Finished, NotStarted, RunSpe
 use crate::bus::{self, Bus};
 use crate::clock::Timestamp;
 use crate::event::{Event, Leftover};
-use crate::message;
 use crate::names::{RunId, ServiceName};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
 use crate::spec::Slug;
@@ -112,7 +111,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         self.inner.events.emit(&Event::RunEnded { report: report.clone() });
         let record = RunReport { tail: last_bytes(&report.tail, RECORDED_TAIL), ..report.clone() };
         let json = serde_json::to_string(&record).unwrap_or_default();
-        let key = message::runs_key(&report.service);
+        let key = self.inner.bus.names().runs(&report.service);
         if let Err(error) = self.inner.bus.push(&key, &json, RECORDS_KEPT).await {
             debug!(error = %Chain(&error), "run not recorded");
         }

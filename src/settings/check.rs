@@ -12,6 +12,7 @@ use super::merged::Merged;
 use super::sections::{Docker, DockerHost, RawRedis, Services};
 use super::{PRESETS, Raw, Settings, Variables, redis};
 use crate::bus::redis::Address;
+use crate::message::OwnNames;
 use crate::names::ServiceName;
 use crate::seeder::seed::Seeds;
 
@@ -36,6 +37,7 @@ impl Check<'_> {
             self.wrong(&["health", "status_ttl"], "must be longer than health.interval");
         }
         self.schedule_keys(&raw.services);
+        let redis_names = self.redis_names(raw.redis.key_prefix.as_deref());
         let redis = self.redis(raw.redis);
         let seed_variables = self.seed_variables(&raw.seeds, &raw.services);
         Some(Settings {
@@ -44,6 +46,7 @@ impl Check<'_> {
             compose,
             docker: raw.docker,
             redis: redis?,
+            redis_names,
             scheduler: raw.scheduler,
             runs: raw.runs,
             state: raw.state,
@@ -120,6 +123,17 @@ impl Check<'_> {
                 self.wrong(&["services", service.as_str(), "schedule_key"], reason);
             }
         }
+    }
+
+    /// The names of what is ours on Redis. The prefix becomes part of channels and keys.
+    fn redis_names(&mut self, prefix: Option<&str>) -> OwnNames {
+        const LONGEST: usize = 64;
+        let prefix = prefix.unwrap_or_default();
+        let fits = |letter: char| letter.is_ascii_alphanumeric() || "._:-".contains(letter);
+        if prefix.len() > LONGEST || !prefix.chars().all(fits) {
+            self.wrong(&["redis", "key_prefix"], "needs at most 64 ASCII letters, digits, '.', '_', ':' or '-'");
+        }
+        OwnNames::new(prefix)
     }
 
     fn redis(&mut self, raw: RawRedis) -> Option<Address> {

@@ -361,4 +361,5 @@ pub(super) struct RawRedis {
     pub(super) password_file: Option<PathBuf>,
     #[serde(deserialize_with = "scalar::optional_whole::<_, _, 0, 255>")]
     pub(super) database: Option<u16>,
+    pub(super) key_prefix: Option<String>,
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, from the vocabulary to the process.
 const LAYERS: [&[&str]; 8] = [
-    &["names", "clock", "report", "record", "text"],
+    &["names", "clock", "report", "record", "text", "backoff", "log_limit"],
     &["compose", "spec", "plan", "request", "schedule", "action", "message", "event"],
     &["engine", "bus", "file", "ledger", "observer"],
     &["projects", "memory"],

@@ -6,7 +6,9 @@ use sense_orchestrator::bus::Bus;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use crate::support::bus::FakeBus;
 use crate::support::engine::Script;
+use crate::support::log::Log;
 use crate::support::reference::{Stack, reply_channel};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -293,12 +295,116 @@ async fn a_repeated_request_is_answered_with_the_first_reply_and_not_run_again()
     let service = json!({"service": "source-weather"});
     let first = stack.call_as("same", "trigger", service.clone()).await;
     let again = stack.call_as("same", "trigger", service.clone()).await;
-    let other = stack.call_as("same", "stop_camera", json!({})).await;
-    assert_eq!((&again, &other), (&first, &first));
+    assert_eq!(again, first);
     assert_eq!(stack.runner.records()["source-weather"].runs, 1);
     sleep(61 * SECOND).await;
     let later = stack.call_as("same", "trigger", service).await;
     assert_ne!(later["data"]["run_id"], first["data"]["run_id"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_command_under_the_same_id_is_an_error_that_leaves_the_first_reply_at_its_key() {
+    let stack = Stack::dispatching().await;
+    let command = |params: Value| json!({"action": "trigger", "request_id": "same", "params": params}).to_string();
+    let weather = json!({"service": "source-weather"});
+    stack.bus.send("cmd:orchestrator", command(weather.clone()));
+    let first = loop {
+        sleep(Duration::from_millis(10)).await;
+        if let Some(reply) = stack.bus.json(&reply_channel("same")) {
+            break reply;
+        }
+    };
+    ok(&first);
+    stack.bus.send("cmd:orchestrator", command(json!({"service": "source-system"})));
+    sleep(Duration::from_millis(1)).await;
+    let before = stack.bus.published(&reply_channel("same")).len();
+    sleep(3 * SECOND).await;
+    let published = stack.bus.published(&reply_channel("same"));
+    assert!(published.len() > before, "nobody listened yet");
+    for reply in &published[before..] {
+        assert!(error(reply).contains("another command"), "{reply}");
+    }
+    assert!(error(&stack.reply("same").await).contains("another command"));
+    assert_eq!(stack.bus.json(&reply_channel("same")).unwrap(), first);
+    assert!(!stack.runner.records().contains_key("source-system"), "it was not carried out");
+    sleep(10 * SECOND).await;
+    assert_eq!(stack.call_as("same", "trigger", weather).await, first, "the first one is still known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_whose_publishing_was_cut_off_comes_once_or_again_when_nobody_had_it() {
+    let stack = Stack::dispatching().await;
+    let listening = stack.bus.subscribe(&[reply_channel("cut")]);
+    stack.bus.lose_the_next_answer();
+    stack.bus.send("cmd:orchestrator", json!({"action": "status", "request_id": "cut"}).to_string());
+    sleep(SECOND).await;
+    stack.bus.come_back();
+    sleep(10 * SECOND).await;
+    assert_eq!(stack.bus.published(&reply_channel("cut")).len(), 1, "who listened heard it");
+    drop(listening);
+
+    stack.bus.lose_the_next_answer();
+    stack.bus.send("cmd:orchestrator", json!({"action": "status", "request_id": "late"}).to_string());
+    sleep(SECOND).await;
+    stack.bus.come_back();
+    sleep(SECOND).await;
+    stack.reply("late").await;
+
+    let _listening = stack.bus.subscribe(&[reply_channel("emptied")]);
+    stack.bus.lose_the_next_answer();
+    stack.bus.send("cmd:orchestrator", json!({"action": "status", "request_id": "emptied"}).to_string());
+    sleep(SECOND).await;
+    stack.bus.forget();
+    stack.bus.come_back();
+    sleep(SECOND).await;
+    assert_eq!(
+        stack.bus.published(&reply_channel("emptied")).len(),
+        2,
+        "Redis was started anew, and the listener with it"
+    );
+    assert!(stack.bus.json(&reply_channel("emptied")).is_some(), "it is at its key again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_commands_a_second_that_nobody_listens_to_are_kept_and_do_not_pile_up() {
+    const COMMANDS: u32 = 20_000;
+    let (log, stack) = (Log::capture(), Stack::dispatching().await);
+    for n in 0..COMMANDS {
+        stack.bus.send("cmd:orchestrator", json!({"action": "status", "request_id": format!("s{n}")}).to_string());
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(Duration::from_millis(100)).await;
+    let mut bytes = 0;
+    for n in 0..COMMANDS {
+        let channel = reply_channel(&format!("s{n}"));
+        let reply = stack.bus.json(&channel).unwrap_or_else(|| panic!("{channel} is not kept"));
+        bytes = reply.to_string().len();
+    }
+    // Those that wait are published once in 640 ms.
+    let before = stack.bus.count_published();
+    sleep(Duration::from_millis(700)).await;
+    let waiting = stack.bus.count_published() - before;
+    assert!(waiting > 0 && waiting * bytes < 2 * 1024 * 1024, "{waiting} replies of {bytes} bytes wait");
+    assert!(log.lines("command done").len() <= 300);
+    ok(&stack.call("status", json!({})).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn daemons_with_different_prefixes_do_not_answer_each_others_commands() {
+    let bus = FakeBus::with_prefix("attic:");
+    let stack = Stack::on(bus, &[]);
+    stack.start_dispatcher();
+    sleep(Duration::from_millis(1)).await;
+    let command = |id: &str| json!({"action": "trigger", "request_id": id, "params": {"service": "source-weather"}});
+    assert_eq!(stack.bus.send("cmd:orchestrator", command("theirs").to_string()), 0);
+    assert_eq!(stack.bus.send("attic:cmd:orchestrator", command("ours").to_string()), 1);
+    sleep(10 * SECOND).await;
+    let reply = stack.bus.json("attic:cmd:orchestrator:response:ours").unwrap();
+    ok(&reply);
+    assert_eq!(stack.bus.json(&reply_channel("ours")), None);
+    assert_eq!(stack.bus.values("attic:runs:source-weather").len(), 1);
+    assert!(stack.bus.values("runs:source-weather").is_empty());
+    assert!(stack.bus.reads().iter().all(|key| !key.starts_with("attic:status:") && !key.starts_with("attic:config:")));
 }
 
 #[tokio::test(start_paused = true)]

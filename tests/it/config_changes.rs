@@ -86,14 +86,45 @@ async fn only_sections_that_mean_something_are_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_schedule_that_was_evicted_goes_on() {
+async fn a_schedule_that_was_evicted_goes_on_and_one_that_was_deleted_is_the_settings() {
     let stack = Stack::dispatching().await;
     stack.bus.put("config:schedule", &json!({"weather": 600}));
     change(&stack, "schedule").await;
     stack.bus.evict("config:schedule");
-    change(&stack, "schedule").await;
     sleep(2 * PERIOD).await;
+    assert_eq!(stack.every("source-weather"), Some(600), "nobody said so");
+    change(&stack, "schedule").await;
+    assert_eq!(stack.every("source-weather"), Some(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_that_is_too_large_is_refused_with_its_place_and_the_last_good_one_stays() {
+    let stack = Stack::dispatching().await;
+    stack.bus.put("config:schedule", &json!({"weather": 600}));
+    change(&stack, "schedule").await;
+    let log = Log::capture();
+    stack.bus.put_text("config:schedule", &format!("{{\"weather\": {}1}}", " ".repeat(10 << 20)));
+    change(&stack, "schedule").await;
     assert_eq!(stack.every("source-weather"), Some(600));
+    let problem = "schedule at config:schedule has 10485774 bytes, at most 262144 are read";
+    assert_eq!(stack.problems.borrow()["schedule"], [problem]);
+    let warned = log.lines("schedule not followed");
+    assert!(warned.len() == 1 && warned[0]["error"] == problem, "{warned:?}");
+    stack.bus.put("config:schedule", &json!({"weather": 60}));
+    change(&stack, "schedule").await;
+    assert_eq!(stack.every("source-weather"), Some(60));
+    assert!(stack.problems.borrow()["schedule"].is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_that_is_changed_back_and_forth_does_not_fill_the_log() {
+    let (log, stack) = (Log::capture(), Stack::dispatching().await);
+    for n in 0..1000 {
+        stack.bus.put("config:schedule", &json!({format!("none{n}"): 1}));
+        change(&stack, "schedule").await;
+    }
+    let warned = log.lines("schedule not followed").len();
+    assert!((10..=100).contains(&warned), "{warned} lines");
 }
 
 #[tokio::test(start_paused = true)]

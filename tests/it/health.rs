@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sense_orchestrator::bus::Bus;
 use sense_orchestrator::clock::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -50,6 +51,20 @@ async fn the_own_status_has_the_contracts_fields_and_no_others_and_is_always_the
         sleep(PERIOD / 2).await;
         assert!(stack.bus.expires_in("status:orchestrator").unwrap() >= PERIOD, "refreshed in time");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_redis_refuses_is_in_the_own_status_until_it_is_accepted_again() {
+    let stack = Stack::new();
+    stack.start_monitor();
+    stack.bus.refuse(Some("LPUSH"));
+    stack.bus.push("runs:x", "1", 5).await.unwrap_err();
+    sleep(PERIOD).await;
+    assert!(status(&stack)["last_error"].as_str().unwrap().contains("redis refuses writes"), "{}", status(&stack));
+    stack.bus.refuse(None);
+    sleep(2 * PERIOD).await;
+    let error = status(&stack)["last_error"].as_str().unwrap_or_default().to_owned();
+    assert!(!error.contains("redis"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

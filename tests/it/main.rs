@@ -30,6 +30,7 @@ mod interop;
 mod ledger;
 mod lifecycle;
 mod process;
+mod redis_attacks;
 mod runs;
 mod scheduling;
 mod seeding;

@@ -211,6 +211,21 @@ fn typed_variables_are_read_as_people_write_them() {
 }
 
 #[test]
+fn a_key_prefix_is_before_what_is_the_daemons_own() {
+    let settings = with_variables(&[("ORCHESTRATOR_REDIS__KEY_PREFIX", "attic:")]).unwrap();
+    let names = &settings.redis_names;
+    assert_eq!(names.commands(), "attic:cmd:orchestrator");
+    assert_eq!(names.reply(&"r1".parse().unwrap()), "attic:cmd:orchestrator:response:r1");
+    assert_eq!(names.runs(&service("x")), "attic:runs:x");
+    assert_eq!(names.status(&"orchestrator".parse().unwrap()), "attic:status:orchestrator");
+    assert_eq!(with_variables(&[]).unwrap().redis_names.commands(), "cmd:orchestrator");
+    for wrong in ["a b", "a*", "ä", "\n", &"x".repeat(65)] {
+        let error = with_variables(&[("ORCHESTRATOR_REDIS__KEY_PREFIX", wrong)]).unwrap_err().to_string();
+        assert!(error.contains("key_prefix"), "{wrong:?}: {error}");
+    }
+}
+
+#[test]
 fn an_empty_variable_is_one_that_is_not_set() {
     let empty = ["REDIS_URL", "DOCKER_HOST", "SCHEDULE_WEATHER", "ORCHESTRATOR_LOG__LEVEL", "ORCHESTRATOR_NONSENSE"];
     let settings = with_variables(&empty.map(|name| (name, ""))).unwrap();

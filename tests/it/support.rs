@@ -9,6 +9,7 @@ pub(crate) mod log;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod reference;
+pub(crate) mod scripted_redis;
 pub(crate) mod stack;
 
 /// Adds a line to a file of the folder that `scripts/test` reads at its end, where it is what runs the tests.
