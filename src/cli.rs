@@ -17,6 +17,10 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
+    /// Control socket of the running daemon, where it is not in its usual place
+    #[arg(long, value_name = "PATH", global = true)]
+    pub socket: Option<PathBuf>,
+
     /// What is told about the Compose project.
     #[command(flatten)]
     pub compose: ComposeArgs,
@@ -129,6 +133,7 @@ impl Cli {
             ("--project-name", "compose.project_name", project_name.iter().cloned().collect()),
             ("--profile", "compose.profiles", profiles.clone()),
             ("--env-file", "compose.env_files", texts(env_files)),
+            ("--socket", "control.socket", texts(self.socket.as_slice())),
         ]
         .into_iter()
         .filter(|(_, _, values): &(_, _, Vec<String>)| !values.is_empty())

@@ -30,8 +30,8 @@ pub use environment::{Environment, SettingsWarning};
 pub use error::{Place, Problem, SettingsError, SettingsErrors, Source};
 pub use scalar::Variables;
 pub use sections::{
-    Color, Commands, Compose, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs, Scheduler,
-    Service, Services, Shutdown,
+    Color, Commands, Compose, Control, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs,
+    Scheduler, Service, Services, Shutdown,
 };
 
 use check::Check;
@@ -83,6 +83,8 @@ pub struct Settings {
     pub docker: Docker,
     /// How Redis is reached.
     pub redis: Address,
+    /// Where the running daemon is asked.
+    pub control: Control,
     /// How scheduled runs are started.
     pub scheduler: Scheduler,
     /// What holds for every run.
@@ -139,6 +141,7 @@ struct Raw {
     compose: Compose,
     docker: Docker,
     redis: RawRedis,
+    control: Control,
     scheduler: Scheduler,
     runs: Runs,
     shutdown: Shutdown,

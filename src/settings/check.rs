@@ -12,6 +12,7 @@ use super::merged::Merged;
 use super::sections::{Docker, DockerHost, RawRedis, Services};
 use super::{PRESETS, Raw, Settings, Variables, redis};
 use crate::bus::redis::Address;
+use crate::control::place::Places;
 use crate::names::ServiceName;
 use crate::seeder::seed::Seeds;
 
@@ -29,6 +30,10 @@ impl Check<'_> {
         let mut compose = raw.compose;
         compose.environment = self.interpolated(&compose.environment_names);
         compose.home = self.environment.get("HOME").map(str::to_owned);
+        let mut control = raw.control;
+        let variable = |name| self.environment.get(name);
+        control.places =
+            Places::new(control.socket.clone(), variable("RUNTIME_DIRECTORY"), variable("XDG_RUNTIME_DIR"));
         self.docker(&raw.docker);
         // Where one of the two was wrong, the default stands in its place and would be compared.
         let sound = !self.faults.iter().any(|fault| fault.key.starts_with("health."));
@@ -44,6 +49,7 @@ impl Check<'_> {
             compose,
             docker: raw.docker,
             redis: redis?,
+            control,
             scheduler: raw.scheduler,
             runs: raw.runs,
             shutdown: raw.shutdown,
