@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backend::compose::{ComposeBackend, ComposeOptions};
-use crate::bus::redis::RedisBus;
+use crate::bus::redis::{AddressError, RedisBus};
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::event;
@@ -98,6 +98,11 @@ fn engine(settings: &settings::Docker) -> Docker {
     Docker::new(host, settings.config.clone())
 }
 
+/// Redis' adapter, where there is a Redis.
+fn bus(settings: &Settings) -> Result<Option<RedisBus>, AddressError> {
+    settings.redis.as_ref().map(RedisBus::new).transpose()
+}
+
 /// The Compose version to write as: the configured one, else the one that deployed us.
 fn dialect(settings: &settings::Compose, deployed_by: Option<Dialect>) -> Dialect {
     settings.dialect.or(deployed_by).unwrap_or_default()
@@ -158,7 +163,7 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let dialect = dialect(&settings.compose, located.deployed_by);
     info!(project = %projects.name(), compose_version = %dialect, "project loaded");
 
-    let bus = RedisBus::new(&settings.redis).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
+    let bus = bus(&settings).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
     let bus = Arc::new(bus);
     let mut supervisor = Supervisor::new();
     let stages = supervisor.stages();
@@ -169,7 +174,11 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages, events.clone());
 
     let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
-    let connected = redis.run(closing.clone());
+    let connected = async {
+        if let Some(redis) = redis.as_ref() {
+            redis.run(closing.clone()).await;
+        }
+    };
     let parts = Parts {
         settings: settings.clone(),
         runner: runner.clone(),

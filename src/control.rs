@@ -63,7 +63,7 @@ pub struct Health {
     pub well: bool,
     /// `ok`, or why the Engine cannot be used.
     pub engine: String,
-    /// `ok`, or why Redis cannot be used.
+    /// `ok`, or why Redis cannot be used; `ok` too where there is none and none is wanted.
     pub redis: String,
     /// `ok`, or what is wrong with the Compose files as they are now.
     pub project: String,

@@ -81,8 +81,8 @@ pub struct Settings {
     pub compose: Compose,
     /// How the Engine is reached.
     pub docker: Docker,
-    /// How Redis is reached.
-    pub redis: Address,
+    /// How Redis is reached; none: there is none, and nothing is missing.
+    pub redis: Option<Address>,
     /// Where the running daemon is asked.
     pub control: Control,
     /// How scheduled runs are started.

@@ -77,7 +77,7 @@ async fn look<K: Backend, B: Bus>(runner: &Runner<K, B>, bus: &B, asked: Greetin
         Err(_) => Some("no answer in time".to_owned()),
     };
     let redis = match &*bus.connection().borrow() {
-        Connection::Up { .. } => None,
+        Connection::Up { .. } | Connection::Off => None,
         Connection::Down { reason } => Some(reason.clone()),
     };
     let problems = problems(runner);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::environment::{self, Environment, SettingsWarning};
 use super::error::{self, Place, Problem, SettingsError, Source};
@@ -15,6 +15,9 @@ use crate::bus::redis::Address;
 use crate::control::place::Places;
 use crate::names::ServiceName;
 use crate::seeder::seed::Seeds;
+
+/// What `redis.url` says where there is no Redis.
+const NO_REDIS: &str = "none";
 
 /// What the checks need, and where their errors go.
 pub(super) struct Check<'a> {
@@ -48,7 +51,7 @@ impl Check<'_> {
             log: raw.log,
             compose,
             docker: raw.docker,
-            redis: redis?,
+            redis,
             control,
             scheduler: raw.scheduler,
             runs: raw.runs,
@@ -127,6 +130,7 @@ impl Check<'_> {
         }
     }
 
+    /// How Redis is reached; none where there is none, or where that is wrong, which is then among the errors.
     fn redis(&mut self, raw: RawRedis) -> Option<Address> {
         let password = match (raw.password, raw.password_file) {
             (_, Some(file)) => self.secret(&["redis", "password_file"], &file).map(|text| ("password_file", text)),
@@ -136,10 +140,21 @@ impl Check<'_> {
             (_, Some(file)) => ("url_file", self.secret(&["redis", "url_file"], &file)?),
             (Some(url), None) => ("url", url),
             (None, None) => {
-                self.wrong(&["redis", "url"], "needs a value");
+                self.wrong(&["redis", "url"], "needs a value; write `none` where there is no Redis");
                 return None;
             }
         };
+        if url.expose_secret().trim() == NO_REDIS {
+            let given = [
+                ("username", raw.username.is_some()),
+                (password.as_ref().map_or("password", |(key, _)| key), password.is_some()),
+                ("database", raw.database.is_some()),
+            ];
+            for (own, _) in given.into_iter().filter(|(_, given)| *given) {
+                self.wrong(&["redis", own], "is given, but redis.url is `none`: say where Redis is, or take this away");
+            }
+            return None;
+        }
         let mut redis = match redis::parse(&url) {
             Ok(redis) => redis,
             Err(reason) => {

@@ -210,3 +210,20 @@ async fn a_containers_health_check_needs_none_of_the_daemons_options() {
     }
     site.close().await;
 }
+
+#[tokio::test]
+async fn without_redis_the_schedule_runs_health_is_well_and_nothing_is_warned_of() {
+    let jobs = "  job: {image: IMAGE, command: ['true'], profiles: [jobs]}\n";
+    let Some(mut site) = Site::new(jobs, "services: {job: {every: 1s}}\n").await else { return };
+    site.environment.push(("REDIS_URL", "none".into()));
+    let mut daemon = site.start();
+    daemon.says("run succeeded", Some("job")).await;
+    let said = answered(|| site.command(&["health"])).await;
+    assert_eq!(said["redis"], "ok");
+    daemon.signal("-TERM");
+    daemon.says("stopped", None).await;
+    assert!(daemon.ends().await.success());
+    let bad: Vec<_> = daemon.seen.iter().filter(|line| line["level"] == "WARN" || line["level"] == "ERROR").collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+    site.close().await;
+}
