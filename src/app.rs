@@ -40,11 +40,16 @@ const OWN_SOURCE: &str = "orchestrator";
 /// Exit code of a configuration that cannot be used, as `sysexits.h` has it.
 pub const EX_CONFIG: u8 = 78;
 
+/// Exit code of a wrong command line, as clap has it.
+const USAGE: u8 = 2;
+
 /// Why the process ends with another code than 0.
 #[derive(Debug)]
 pub enum Failed {
     /// The configuration cannot be used: each fault on a line of its own.
     Configuration(String),
+    /// The command line asks for what there is not.
+    Usage(String),
     /// Something else went wrong.
     Other(anyhow::Error),
 }
@@ -56,11 +61,12 @@ impl From<anyhow::Error> for Failed {
 }
 
 impl Failed {
-    /// Exit code: 78 for the configuration, 1 otherwise.
+    /// Exit code: 78 for the configuration, 2 for the command line, 1 otherwise.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Configuration(_) => ExitCode::from(EX_CONFIG),
+            Self::Usage(_) => ExitCode::from(USAGE),
             Self::Other(_) => ExitCode::FAILURE,
         }
     }
@@ -73,7 +79,10 @@ impl Failed {
 /// A configuration that cannot be used, or a command that failed.
 pub async fn run(command: Command, settings: Settings) -> Result<(), Failed> {
     match command {
-        Command::Run => daemon(settings).await,
+        Command::Daemon => daemon(settings).await,
+        Command::Run => {
+            Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
+        }
         Command::Check => commands::check(&settings).await,
         Command::Render(render) => commands::render(&settings, &render).await,
         Command::Config(config) => commands::config(&settings, &config).await,
