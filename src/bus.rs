@@ -1,6 +1,7 @@
 //! The port to Redis: keys, channels, and subscriptions that outlive connections.
 
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -89,6 +90,8 @@ pub enum Connection {
         /// Counts the connections since the start, from 1. What Redis knew before may be gone with each.
         generation: u64,
     },
+    /// There is no Redis, and none is wanted.
+    Off,
 }
 
 impl Connection {
@@ -152,6 +155,91 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Makes sure that Redis answers on every connection, and replaces those on which it does not.
     fn heartbeat(&self) -> impl Future<Output = Result<(), BusError>> + Send;
+}
+
+/// The state of the connection where there is no Redis, which never changes.
+static OFF: LazyLock<watch::Sender<Connection>> = LazyLock::new(|| watch::Sender::new(Connection::Off));
+
+/// What is refused where there is no Redis: nothing, ever.
+static NO_REFUSALS: LazyLock<watch::Sender<Vec<String>>> = LazyLock::new(watch::Sender::default);
+
+/// The names of what is ours where there is no Redis.
+static NAMES: LazyLock<OwnNames> = LazyLock::new(|| OwnNames::new(""));
+
+/// No Redis at all, where there is none: nothing is written, nobody is told, and nothing can be read.
+impl<B: Bus> Bus for Option<B> {
+    fn names(&self) -> &OwnNames {
+        self.as_ref().map_or_else(|| &*NAMES, Bus::names)
+    }
+
+    fn refusals(&self) -> watch::Receiver<Vec<String>> {
+        self.as_ref().map_or_else(|| NO_REFUSALS.subscribe(), Bus::refusals)
+    }
+
+    fn connection(&self) -> watch::Receiver<Connection> {
+        self.as_ref().map_or_else(|| OFF.subscribe(), Bus::connection)
+    }
+
+    fn subscribe(&self, channels: &[String]) -> Subscription {
+        self.as_ref().map_or_else(|| subscription::subscription(channels).1, |bus| bus.subscribe(channels))
+    }
+
+    async fn publish(&self, channel: &str, payload: &str) -> Result<u64, BusError> {
+        match self {
+            Some(bus) => bus.publish(channel, payload).await,
+            None => Ok(0),
+        }
+    }
+
+    async fn subscribers(&self, channel: &str) -> Result<u64, BusError> {
+        match self {
+            Some(bus) => bus.subscribers(channel).await,
+            None => Ok(0),
+        }
+    }
+
+    async fn read(&self, keys: &[String]) -> Result<Vec<Value>, BusError> {
+        match self {
+            Some(bus) => bus.read(keys).await,
+            None if keys.is_empty() => Ok(Vec::new()),
+            None => Err(BusError::Unavailable { source: "there is none: redis.url is `none`".into() }),
+        }
+    }
+
+    async fn set(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<(), BusError> {
+        match self {
+            Some(bus) => bus.set(key, value, expires).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn set_absent(&self, key: &str, value: &str) -> Result<bool, BusError> {
+        match self {
+            Some(bus) => bus.set_absent(key, value).await,
+            None => Ok(false),
+        }
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), BusError> {
+        match self {
+            Some(bus) => bus.delete(keys).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn push(&self, key: &str, value: &str, keep: u16) -> Result<(), BusError> {
+        match self {
+            Some(bus) => bus.push(key, value, keep).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn heartbeat(&self) -> Result<(), BusError> {
+        match self {
+            Some(bus) => bus.heartbeat().await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// Whether a source reported a success since a moment: the proof that a run of it worked.

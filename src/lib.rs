@@ -9,7 +9,7 @@
 //! | adapters | [`engine::docker`], [`bus::redis`], [`ledger::file`]; [`projects`], the Compose files as they are now |
 //! | backends | [`backend::compose`] |
 //! | components | [`runner`], which claims, limits and reports runs; [`scheduler`], [`dispatcher`], [`monitor`], [`seeder`] |
-//! | process | [`settings`], [`telemetry`], [`supervisor`], [`app`], [`cli`] |
+//! | process | [`settings`], [`telemetry`], [`supervisor`], [`control`], [`app`], [`cli`] |
 
 pub mod action;
 pub mod app;
@@ -19,13 +19,14 @@ pub mod bus;
 pub mod cli;
 pub mod clock;
 pub mod compose;
+pub mod control;
 pub mod dispatcher;
 pub mod engine;
 pub mod event;
 pub mod file;
 pub mod ledger;
-pub mod memory;
 pub mod log_limit;
+pub mod memory;
 pub mod message;
 pub mod monitor;
 pub mod names;

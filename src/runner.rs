@@ -10,17 +10,18 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{Backend, Failure, RunSpec};
+use crate::backend::{Backend, Bounds, Failure, RunSpec};
 use crate::bus::Bus;
 use crate::names::{RunId, ServiceName, SourceId};
 use crate::observer::Events;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::projects::Projects;
 use crate::report::Trigger;
 use crate::spec::Slug;
 
 mod claims;
 mod ledger;
+mod overrun;
 mod recover;
 mod run;
 mod services;
@@ -30,6 +31,7 @@ pub(crate) use run::random;
 
 use claims::Claims;
 use ledger::Ledger;
+use overrun::{Overruns, Watched};
 
 /// How one service is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +130,7 @@ struct Inner<K, B> {
     claims: Claims,
     ledger: Ledger,
     events: Events,
+    overruns: Overruns,
 }
 
 /// Runs, starts, stops and restarts the project's services. Cheap to clone.
@@ -151,8 +154,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         stages: RunnerStages,
         events: Events,
     ) -> Self {
-        let (claims, ledger) = (Claims::default(), Ledger::default());
-        Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, ledger, events }) }
+        let (claims, ledger, overruns) = (Claims::default(), Ledger::default(), Overruns::default());
+        Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, ledger, events, overruns }) }
     }
 
     /// Where the core says what happens.
@@ -168,6 +171,11 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// The services that a run or an operation goes on for, or waits.
     pub fn occupied(&self) -> Vec<ServiceName> {
         self.inner.claims.occupied()
+    }
+
+    /// Runs that go on past their limit, their stop grace period and some slack.
+    pub fn overrun(&self) -> Vec<(ServiceName, RunId)> {
+        self.inner.overruns.list()
     }
 
     /// What each service's runs came to since the daemon started.
@@ -216,6 +224,13 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let project = &inner.projects.select(service, own.profile.as_deref()).map_err(Failure::Project)?;
         let slug = &Slug::new(random(), &project.name, service);
         inner.backend.dry_run(RunSpec { project, service, slug, environment: &own.environment }).await
+    }
+
+    /// Watches a run until the answer is dropped.
+    fn watch(&self, service: &ServiceName, run_id: &RunId, bounds: &Bounds) -> Watched<'_> {
+        let project = self.inner.projects.current();
+        let grace = plan::grace(project.services().find(|(name, _)| *name == service).map(|(_, service)| service));
+        self.inner.overruns.watch(service, run_id, grace, bounds.due.clone())
     }
 
     fn knows(&self, service: &ServiceName) -> bool {

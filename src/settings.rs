@@ -31,8 +31,8 @@ pub use environment::{Environment, SettingsWarning};
 pub use error::{Place, Problem, SettingsError, SettingsErrors, Source};
 pub use scalar::Variables;
 pub use sections::{
-    Color, Commands, Compose, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs, Scheduler,
-    Service, Services, Shutdown, StateDirectory,
+    Color, Commands, Compose, Control, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs,
+    Scheduler, Service, Services, Shutdown, StateDirectory,
 };
 
 use check::Check;
@@ -82,10 +82,12 @@ pub struct Settings {
     pub compose: Compose,
     /// How the Engine is reached.
     pub docker: Docker,
-    /// How Redis is reached.
-    pub redis: Address,
+    /// How Redis is reached; none: there is none, and nothing is missing.
+    pub redis: Option<Address>,
     /// What is ours on Redis is called.
     pub redis_names: OwnNames,
+    /// Where the running daemon is asked.
+    pub control: Control,
     /// How scheduled runs are started.
     pub scheduler: Scheduler,
     /// What holds for every run.
@@ -144,6 +146,7 @@ struct Raw {
     compose: Compose,
     docker: Docker,
     redis: RawRedis,
+    control: Control,
     scheduler: Scheduler,
     runs: Runs,
     state: StateDirectory,

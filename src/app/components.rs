@@ -63,7 +63,11 @@ impl<K: Backend, B: Bus> Parts<K, B> {
         let outputs = Outputs { intervals: intervals.clone(), problems, work: work.clone() };
         let lifetime = Lifetime { epoch, period, intake: intake.clone() };
         let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), self.dispatcher());
-        supervisor.start("dispatcher", dispatcher::run(bus, runner, options, outputs, lifetime));
+        // Commands, messages and the schedule's changes come over Redis only.
+        let redis = self.settings.redis.is_some();
+        if redis {
+            supervisor.start("dispatcher", dispatcher::run(bus, runner, options, outputs, lifetime));
+        }
 
         let schedule = self.schedule();
         let first_run = match self.settings.scheduler.first_run {
@@ -74,7 +78,8 @@ impl<K: Backend, B: Bus> Parts<K, B> {
         let (bus, runner, intake) = (self.bus, self.runner, intake.clone());
         supervisor.start("scheduler", async move {
             let started = async {
-                let seeder = first_look(bus.as_ref(), seeder, &schedule, &intervals).await;
+                let seeder =
+                    if redis { Some(first_look(bus.as_ref(), seeder, &schedule, &intervals).await) } else { None };
                 recover(&runner, &work).await;
                 seeder
             };
@@ -83,7 +88,12 @@ impl<K: Backend, B: Bus> Parts<K, B> {
                 seeder = started => seeder,
             };
             let runs = scheduler::run(runner, intervals.subscribe(), first_run, parallel, work, intake.clone());
-            tokio::join!(runs, seeder.run(epoch, period, intake));
+            let seeding = async {
+                if let Some(seeder) = seeder {
+                    seeder.run(epoch, period, intake).await;
+                }
+            };
+            tokio::join!(runs, seeding);
         });
     }
 

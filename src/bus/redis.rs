@@ -264,7 +264,7 @@ impl Shared {
     fn down(&self) -> BusError {
         let reason = match &*self.connection.borrow() {
             Connection::Down { reason } => reason.clone(),
-            Connection::Up { .. } => "not connected".to_owned(),
+            Connection::Up { .. } | Connection::Off => "not connected".to_owned(),
         };
         BusError::Unavailable { source: reason.into() }
     }

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Runner;
 use super::run::{Begun, Identity};
-use crate::backend::{Backend, Bounds, Failure};
+use crate::backend::{Backend, Bounds, Due, Failure};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
 use crate::event::{Event, Leftover};
@@ -74,7 +74,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             Duration::try_from_secs_f64(at.seconds_since(started)).unwrap_or_default()
         });
         let (tail, abort) = (inner.options.tail, inner.stages.abort.clone());
-        let bounds = Bounds { deadline: now + limit.saturating_sub(age), limit, tail, abort };
+        let deadline = now + limit.saturating_sub(age);
+        let bounds = Bounds { deadline, due: Due::at(deadline), limit, tail, abort };
+        let _watched = self.watch(&identity.service, &identity.run_id, &bounds);
         let finished = inner.backend.finish(&mut run, &bounds).await;
         inner.backend.remove(run).await;
         let begun = Begun { instant: now.checked_sub(age).unwrap_or(now), at: started_at.unwrap_or(at) };

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{RunError, RunRequest, Runner, ServiceOptions};
-use crate::backend::{Backend, Bounds, End, Failure, Finished, NotStarted, RunSpec};
+use crate::backend::{Backend, Bounds, Due, End, Failure, Finished, NotStarted, RunSpec};
 use crate::bus::{self, Bus};
 use crate::clock::Timestamp;
 use crate::event::{Event, Leftover};
@@ -121,7 +121,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let inner = &self.inner;
         let (service, limit) = (&request.service, options.limit);
         let abort = inner.stages.abort.clone();
-        let mut bounds = Bounds { deadline: Instant::now() + limit, limit, tail: inner.options.tail, abort };
+        let deadline = Instant::now() + limit;
+        let mut bounds = Bounds { deadline, due: Due::at(deadline), limit, tail: inner.options.tail, abort };
+        let _watched = self.watch(service, &slug.run_id(), &bounds);
         tokio::select! {
             biased;
             clear = self.clear_the_way(service) => clear?,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::environment::{self, Environment, SettingsWarning};
 use super::error::{self, Place, Problem, SettingsError, Source};
@@ -12,9 +12,13 @@ use super::merged::Merged;
 use super::sections::{Docker, DockerHost, RawRedis, Services};
 use super::{PRESETS, Raw, Settings, Variables, redis};
 use crate::bus::redis::Address;
+use crate::control::place::Places;
 use crate::message::OwnNames;
 use crate::names::ServiceName;
 use crate::seeder::seed::Seeds;
+
+/// What `redis.url` says where there is no Redis.
+const NO_REDIS: &str = "none";
 
 /// What the checks need, and where their errors go.
 pub(super) struct Check<'a> {
@@ -30,6 +34,10 @@ impl Check<'_> {
         let mut compose = raw.compose;
         compose.environment = self.interpolated(&compose.environment_names);
         compose.home = self.environment.get("HOME").map(str::to_owned);
+        let mut control = raw.control;
+        let variable = |name| self.environment.get(name);
+        control.places =
+            Places::new(control.socket.clone(), variable("RUNTIME_DIRECTORY"), variable("XDG_RUNTIME_DIR"));
         self.docker(&raw.docker);
         // Where one of the two was wrong, the default stands in its place and would be compared.
         let sound = !self.faults.iter().any(|fault| fault.key.starts_with("health."));
@@ -45,8 +53,9 @@ impl Check<'_> {
             log: raw.log,
             compose,
             docker: raw.docker,
-            redis: redis?,
+            redis,
             redis_names,
+            control,
             scheduler: raw.scheduler,
             runs: raw.runs,
             state: raw.state,
@@ -136,6 +145,7 @@ impl Check<'_> {
         OwnNames::new(prefix)
     }
 
+    /// How Redis is reached; none where there is none, or where that is wrong, which is then among the errors.
     fn redis(&mut self, raw: RawRedis) -> Option<Address> {
         let password = match (raw.password, raw.password_file) {
             (_, Some(file)) => self.secret(&["redis", "password_file"], &file).map(|text| ("password_file", text)),
@@ -145,10 +155,21 @@ impl Check<'_> {
             (_, Some(file)) => ("url_file", self.secret(&["redis", "url_file"], &file)?),
             (Some(url), None) => ("url", url),
             (None, None) => {
-                self.wrong(&["redis", "url"], "needs a value");
+                self.wrong(&["redis", "url"], "needs a value; write `none` where there is no Redis");
                 return None;
             }
         };
+        if url.expose_secret().trim() == NO_REDIS {
+            let given = [
+                ("username", raw.username.is_some()),
+                (password.as_ref().map_or("password", |(key, _)| key), password.is_some()),
+                ("database", raw.database.is_some()),
+            ];
+            for (own, _) in given.into_iter().filter(|(_, given)| *given) {
+                self.wrong(&["redis", own], "is given, but redis.url is `none`: say where Redis is, or take this away");
+            }
+            return None;
+        }
         let mut redis = match redis::parse(&url) {
             Ok(redis) => redis,
             Err(reason) => {

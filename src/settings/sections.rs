@@ -12,6 +12,7 @@ use tracing_subscriber::filter::Targets;
 
 use super::scalar::{self, DAY, HOUR, MINUTE, Variables, WEEK, YEAR};
 use crate::clock::Span;
+use crate::control::place::Places;
 use crate::names::{ProjectName, ServiceName, SourceId};
 use crate::schedule::{Interval, IntervalError};
 use crate::spec::Dialect;
@@ -166,6 +167,17 @@ impl std::fmt::Display for DockerHost {
             Self::Tcp(address) => write!(f, "tcp://{address}"),
         }
     }
+}
+
+/// Where the running daemon is asked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// The socket's path; none: in a directory that only we can write to, else without a file.
+    pub socket: Option<PathBuf>,
+    /// All places that the socket may be at.
+    #[serde(skip)]
+    pub places: Places,
 }
 
 /// How scheduled runs are started.

@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 8] = [
     &["backend"],
     &["engine::docker", "bus::redis", "ledger::file", "observer::log", "backend::compose"],
     &["runner", "scheduler", "dispatcher", "monitor", "seeder"],
-    &["settings", "telemetry", "supervisor", "app", "cli", "main", "lib"],
+    &["settings", "telemetry", "supervisor", "control", "app", "cli", "main", "lib"],
 ];
 
 const ADAPTERS: usize = 5;

@@ -27,6 +27,13 @@ fn the_home_of_who_starts_it_is_that_of_the_compose_file() {
 }
 
 #[test]
+fn run_without_a_name_is_wrong_usage_and_names_the_daemon() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sense-orchestrator")).arg("run").env_clear().assert().code(2);
+    let text = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+    assert!(text.contains("sense-orchestrator daemon"), "{text}");
+}
+
+#[test]
 fn config_prints_the_hashes_that_containers_are_labelled_with() {
     let folder = Folder::new();
     folder.write("compose.yaml", "{name: p, services: {a: {image: x, depends_on: [b]}, b: {image: x}}}");

@@ -16,6 +16,7 @@ mod commands;
 mod compose;
 mod config_changes;
 mod contract;
+mod control;
 mod convergence;
 mod crashes;
 mod daemon;

@@ -30,11 +30,13 @@ impl<E: Engine> ComposeBackend<E> {
         let images = bounds.keep(self.look_at_images(project)).await?;
         // A pull takes what the line gives. Cut off at the limit it would begin anew each time, and never end.
         let pulling = Instant::now();
+        bounds.due.suspend();
         let images = tokio::select! {
             () = bounds.abort.cancelled() => return Err(NotStarted::Cancelled),
             images = self.pull_images(project, images) => images?,
         };
         bounds.deadline += pulling.elapsed();
+        bounds.due.move_to(bounds.deadline);
         let how = Convergence::default();
         let turn = bounds.keep(self.preparation().map(Ok::<_, Failure>)).await?;
         // The service's own containers are none of a run's business, neither stopped nor recreated.
