@@ -67,6 +67,12 @@ pub fn status_key(source: &SourceId) -> String {
     format!("status:{source}")
 }
 
+/// Key of what a source says of itself that does not change from one poll to the next.
+#[must_use]
+pub fn meta_key(source: &SourceId) -> String {
+    format!("meta:{source}")
+}
+
 /// Whether a command did what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -149,6 +155,25 @@ impl SourceStatus {
             poll_count: count("poll_count"),
             error_count: count("error_count"),
         })
+    }
+}
+
+/// What matters here of a source's `meta:{source}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceMeta {
+    /// How often it means to succeed, in seconds; none where it says nothing that can be used.
+    pub refresh_interval: Option<u64>,
+    /// False where it says that it does nothing.
+    pub enabled: bool,
+}
+
+impl SourceMeta {
+    /// Reads it field by field; none where the text is no JSON object.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+        let enabled = fields.get("enabled").and_then(Value::as_bool).unwrap_or(true);
+        Some(Self { refresh_interval: fields.get("refresh_interval").and_then(Value::as_u64), enabled })
     }
 }
 

@@ -33,6 +33,7 @@ struct State {
     published: Vec<(String, String)>,
     reads: Vec<String>,
     generation: u64,
+    heartbeats: u32,
     refuse: Option<&'static str>,
     refusals: Refusals,
     lose_answers: bool,
@@ -194,6 +195,11 @@ impl FakeBus {
         std::mem::take(&mut self.state().reads)
     }
 
+    /// How often the connection was tried so far.
+    pub(crate) fn heartbeats(&self) -> u32 {
+        self.state().heartbeats
+    }
+
     fn call(&self, call: &'static str) -> Result<MutexGuard<'_, State>, BusError> {
         if !self.connection.borrow().is_up() {
             return Err(BusError::Unavailable { source: "gone".into() });
@@ -303,6 +309,7 @@ impl Bus for FakeBus {
     }
 
     async fn heartbeat(&self) -> Result<(), BusError> {
-        self.call("PING").map(drop)
+        self.call("PING")?.heartbeats += 1;
+        Ok(())
     }
 }
