@@ -29,6 +29,7 @@ impl Check<'_> {
         let mut compose = raw.compose;
         compose.environment = self.interpolated(&compose.environment_names);
         compose.home = self.environment.get("HOME").map(str::to_owned);
+        compose.shell_directory = self.environment.get("PWD").map(Into::into);
         self.docker(&raw.docker);
         // Where one of the two was wrong, the default stands in its place and would be compared.
         let sound = !self.faults.iter().any(|fault| fault.key.starts_with("health."));
