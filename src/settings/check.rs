@@ -34,6 +34,7 @@ impl Check<'_> {
         let mut compose = raw.compose;
         compose.environment = self.interpolated(&compose.environment_names);
         compose.home = self.environment.get("HOME").map(str::to_owned);
+        compose.shell_directory = self.environment.get("PWD").map(Into::into);
         let mut control = raw.control;
         let variable = |name| self.environment.get(name);
         control.places =

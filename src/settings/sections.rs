@@ -97,6 +97,9 @@ pub struct Compose {
     /// Our own `HOME`, which is the host's only outside of a container.
     #[serde(skip)]
     pub home: Option<String>,
+    /// `PWD`: what the shell that started us calls the directory, where that is the one that we are in.
+    #[serde(skip)]
+    pub shell_directory: Option<PathBuf>,
     /// The setting that [`Compose::environment`] is made of: `NAME` or `NAME=value`.
     #[serde(rename = "environment", deserialize_with = "scalar::list")]
     pub(super) environment_names: Vec<String>,
