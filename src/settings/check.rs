@@ -27,8 +27,8 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// The settings of what was read; none where a part is missing, which is then among the errors.
-    pub(super) fn settings(&mut self, raw: Raw, warnings: Vec<SettingsWarning>) -> Option<Settings> {
+    /// The settings of what was read; where a part of them is wrong, that is among the errors.
+    pub(super) fn settings(&mut self, raw: Raw, warnings: Vec<SettingsWarning>) -> Settings {
         self.preset(&raw.preset);
         let mut compose = raw.compose;
         compose.environment = self.interpolated(&compose.environment_names);
@@ -46,7 +46,7 @@ impl Check<'_> {
         self.schedule_keys(&raw.services);
         let redis = self.redis(raw.redis);
         let seed_variables = self.seed_variables(&raw.seeds, &raw.services);
-        Some(Settings {
+        Settings {
             preset: raw.preset,
             log: raw.log,
             compose,
@@ -65,7 +65,7 @@ impl Check<'_> {
             seeds: raw.seeds,
             seed_variables,
             warnings,
-        })
+        }
     }
 
     fn fault(&mut self, path: &[&str], problem: Problem) {
