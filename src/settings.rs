@@ -171,7 +171,7 @@ impl Settings {
         let merged = Merged::new(&layers);
         let (raw, wrong) = merged.read::<Raw>();
         faults.extend(wrong);
-        let settings = raw.and_then(|raw| {
+        let settings = raw.map(|raw| {
             Check { merged: &merged, environment: &sources.environment, faults: &mut faults }.settings(raw, warnings)
         });
         match settings {

@@ -28,8 +28,8 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// The settings of what was read; none where a part is missing, which is then among the errors.
-    pub(super) fn settings(&mut self, raw: Raw, warnings: Vec<SettingsWarning>) -> Option<Settings> {
+    /// The settings of what was read; where a part of them is wrong, that is among the errors.
+    pub(super) fn settings(&mut self, raw: Raw, warnings: Vec<SettingsWarning>) -> Settings {
         self.preset(&raw.preset);
         let mut compose = raw.compose;
         compose.environment = self.interpolated(&compose.environment_names);
@@ -49,7 +49,7 @@ impl Check<'_> {
         let redis_names = self.redis_names(raw.redis.key_prefix.as_deref());
         let redis = self.redis(raw.redis);
         let seed_variables = self.seed_variables(&raw.seeds, &raw.services);
-        Some(Settings {
+        Settings {
             preset: raw.preset,
             log: raw.log,
             compose,
@@ -70,7 +70,7 @@ impl Check<'_> {
             seeds: raw.seeds,
             seed_variables,
             warnings,
-        })
+        }
     }
 
     fn fault(&mut self, path: &[&str], problem: Problem) {
