@@ -162,6 +162,10 @@ pub trait Backend: Send + Sync + 'static {
         before: Option<Timestamp>,
     ) -> impl Future<Output = Result<bool, Failure>> + Send;
 
+    /// Stops the containers that the service has and starts them again as they are; false where it has none. Nothing is
+    /// created or pulled.
+    fn restart(&self, project: &Project, service: &ServiceName) -> impl Future<Output = Result<bool, Failure>> + Send;
+
     /// Whether a container of the service runs, runs left out.
     fn is_up(&self, project: &ProjectName, service: &ServiceName)
     -> impl Future<Output = Result<bool, Failure>> + Send;

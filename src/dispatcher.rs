@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::action::{Actions, Allowed, ConfigChanges, Reactions};
+use crate::action::{Actions, ConfigChanges, Reactions};
 use crate::backend::Backend;
 use crate::bus::{Bus, Event};
 use crate::log_limit::LogLimit;
@@ -21,12 +21,14 @@ use crate::schedule::Intervals;
 
 mod changes;
 mod commands;
+mod poll_services;
 mod reactions;
 mod recent;
 mod replies;
 mod schedule;
 mod steps;
 
+pub use poll_services::PollServices;
 pub use schedule::{Scheduled, ScheduledServices};
 
 /// The intervals that the text of `config:schedule` asks for; what of it is refused stays as in `current`.
@@ -38,7 +40,7 @@ use changes::Changes;
 use commands::CommandHandler;
 use reactions::ReactionHandler;
 use replies::{Delivery, replies};
-use steps::Steps;
+use steps::{ResultTurns, Steps};
 
 /// Time between two warnings of messages that nobody can be answered for.
 const WARN_EVERY: Duration = Duration::from_mins(1);
@@ -51,10 +53,8 @@ pub struct Options {
     pub reactions: Reactions,
     /// What a changed section of the configuration means.
     pub config_changes: ConfigChanges,
-    /// What commands may name in their parameters, asked for each of them.
-    pub allowed: Box<dyn Fn() -> Allowed + Send + Sync>,
-    /// The services of `config:schedule`.
-    pub schedule: ScheduledServices,
+    /// What commands may name in their parameters, and `config:schedule` in its fields.
+    pub services: PollServices,
     /// Commands at the same time; more are refused.
     pub max_in_flight: usize,
     /// How long a reply is kept, and a repeated request answered with it.
@@ -90,14 +90,15 @@ pub async fn run<K: Backend, B: Bus>(
     outputs: Outputs,
     lifetime: Lifetime,
 ) {
-    let Options { actions, reactions, config_changes, allowed, schedule, max_in_flight, reply_ttl } = options;
+    let Options { actions, reactions, config_changes, services, max_in_flight, reply_ttl } = options;
     let Outputs { intervals, problems, work } = outputs;
+    let services = Arc::new(services);
     let (replies, delivery) = replies(Arc::clone(&bus), reply_ttl, lifetime.intake.clone());
     let changes = Changes {
         bus: Arc::clone(&bus),
         runner: runner.clone(),
         meanings: config_changes,
-        services: schedule.clone(),
+        services: Arc::clone(&services),
         intervals: intervals.clone(),
         problems,
         work: work.clone(),
@@ -105,10 +106,10 @@ pub async fn run<K: Backend, B: Bus>(
     let steps = Arc::new(Steps {
         bus: Arc::clone(&bus),
         runner,
-        allowed,
+        services,
         intervals: intervals.subscribe(),
-        schedule,
         intake: lifetime.intake.clone(),
+        results: ResultTurns::default(),
     });
     let handlers = Handlers {
         commands: CommandHandler::new(Arc::clone(&steps), actions, replies, (max_in_flight, reply_ttl), work.clone()),

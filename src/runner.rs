@@ -1,4 +1,5 @@
-//! Does the work: runs, starts, stops and restarts services, one operation a service at a time.
+//! Does the work: runs, starts, stops and restarts services. Of each service there is one run at a time and, independent of
+//! it, one operation.
 //!
 //! A run is carried out by the [`Backend`], which never leaves its container behind: not after a failure at any step, not past its limit,
 //! not when the Engine goes away. What a crash of the daemon leaves, [`Runner::recover`] finds at the next start by the
@@ -73,6 +74,8 @@ pub struct RunRequest {
     /// Keys in Redis that the run is to write. They are deleted once no other run is in its way, and before it starts: what
     /// is there afterwards is its own.
     pub results: Vec<String>,
+    /// Longest wait for a run of the service that goes on. It does not count against this run's limit.
+    pub wait_for_turn: Duration,
 }
 
 /// Why no run was started.
@@ -105,6 +108,12 @@ pub enum OperateError {
     /// The daemon is about to end.
     #[error("shutting down")]
     ShuttingDown,
+    /// A later command cancelled the start before the service's container was started.
+    #[error("start of service {0} was cancelled by a later stop")]
+    StartCancelled(ServiceName),
+    /// There is no container of the service that could be restarted.
+    #[error("service {0} has no container")]
+    NoContainer(ServiceName),
     /// The preparation or the operation failed.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -151,7 +160,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         stages: RunnerStages,
         events: Events,
     ) -> Self {
-        let (claims, ledger) = (Claims::default(), Ledger::default());
+        let (claims, ledger) = (Claims::new(stages.abort.clone()), Ledger::default());
         Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, ledger, events }) }
     }
 
@@ -165,7 +174,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         self.inner.claims.running(service)
     }
 
-    /// The services that a run or an operation goes on for, or waits.
+    /// The services that a run or an operation goes on for.
     pub fn occupied(&self) -> Vec<ServiceName> {
         self.inner.claims.occupied()
     }

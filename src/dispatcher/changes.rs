@@ -12,7 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::task::TaskTracker;
 
 use super::Lifetime;
-use super::schedule::{self, Refused, ScheduledServices};
+use super::poll_services::PollServices;
+use super::schedule::{self, Refused};
 use crate::action::{ConfigChange, ConfigChanges, WhenChanged};
 use crate::backend::Backend;
 use crate::bus::{Bus, BusError, Event, Subscription, Value};
@@ -36,7 +37,7 @@ pub(super) struct Changes<K, B> {
     pub(super) bus: Arc<B>,
     pub(super) runner: Runner<K, B>,
     pub(super) meanings: ConfigChanges,
-    pub(super) services: ScheduledServices,
+    pub(super) services: Arc<PollServices>,
     pub(super) intervals: watch::Sender<Arc<Intervals>>,
     pub(super) problems: watch::Sender<Problems>,
     pub(super) work: TaskTracker,
@@ -139,10 +140,11 @@ impl<K: Backend, B: Bus> Changes<K, B> {
 
     fn look_at_schedule(&self, seen: &mut Seen, value: &Value, said: bool) {
         let current = Arc::clone(&self.intervals.borrow());
+        let services = self.services.of(&self.runner.projects().current());
         let (wanted, refused) = match value {
-            Value::Text(text) => schedule::read(text, &self.services, &current),
+            Value::Text(text) => schedule::read(text, &services, &current),
             // Somebody deleted it and said so.
-            Value::Absent if said => (schedule::defaults(&self.services), Vec::new()),
+            Value::Absent if said => (schedule::defaults(&services), Vec::new()),
             // It was evicted: what it said goes on.
             Value::Absent => return,
             Value::Unreadable(why) => {

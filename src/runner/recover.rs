@@ -43,7 +43,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
                 removals.push(remove(run));
                 continue;
             }
-            let Ok(mut claim) = self.inner.claims.run(&service, &run_id) else {
+            let Ok(claim) = self.inner.claims.run(&service, &run_id) else {
                 events.emit(&Event::LeftoverRemoved { service, run_id, leftover: Leftover::Second });
                 removals.push(remove(run));
                 continue;
@@ -52,7 +52,6 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             let runner = self.clone();
             let identity = Identity { service, run_id, trigger: Trigger::Adopted };
             work.spawn(async move {
-                claim.turn().await;
                 let report = runner.adopt(run, identity).await;
                 drop(claim);
                 runner.close(&report).await;

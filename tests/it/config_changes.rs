@@ -186,3 +186,34 @@ async fn a_change_of_auth_whose_message_was_lost_is_found_and_followed_once() {
     let transcript = stack.engine.transcript();
     assert_eq!(transcript.lines().filter(|line| line.contains(" stop ")).count(), 1, "{transcript}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn any_poll_service_of_the_project_can_be_scheduled_and_is_not_any_more_when_its_key_goes() {
+    for key in ["source-ups", "ups"] {
+        let stack = Stack::dispatching().await;
+        stack.add_services("  source-ups: { image: 'busybox:test', profiles: [poll] }\n");
+        assert_eq!(stack.every("source-ups"), None);
+        stack.bus.put("config:schedule", &json!({key: 20}));
+        change(&stack, "schedule").await;
+        assert_eq!(stack.every("source-ups"), Some(20), "{key}");
+        assert_eq!(stack.problems.borrow().get("schedule").map_or(0, Vec::len), 0);
+        stack.bus.put("config:schedule", &json!({}));
+        change(&stack, "schedule").await;
+        assert!(!stack.intervals.borrow().contains_key("source-ups"), "{key}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_poll_service_is_not_scheduled() {
+    let stack = Stack::dispatching().await;
+    stack.add_services("  source-siren: { image: 'busybox:test', profiles: [poll], restart: always }\n");
+    // On command only, running all the time by two reasons, ours, and not there at all.
+    let others = ["source-camera", "source-siren", "web-gateway", "redis", "orchestrator", "nothing"];
+    stack.bus.put("config:schedule", &others.iter().map(|name| ((*name).to_owned(), json!(20))).collect());
+    change(&stack, "schedule").await;
+    for name in others {
+        assert_eq!(stack.every(name), None, "{name}");
+        let problem = format!("schedule names {name:?}, which is no poll service");
+        assert!(stack.problems.borrow()["schedule"].contains(&problem), "{:?}", stack.problems.borrow());
+    }
+}

@@ -61,6 +61,16 @@ impl<E: Engine> ComposeBackend<E> {
         Ok(true)
     }
 
+    pub(super) async fn restart_containers(&self, project: &Project, service: &ServiceName) -> Result<bool, Failure> {
+        let stack = self.observe(&project.name).await?;
+        if stack.of_service(service).next().is_none() {
+            return Ok(false);
+        }
+        self.execute(&plan::stop(project, service, &stack)).await?;
+        self.start_containers(project, service, &Images::new(), self.preparation().await).await?;
+        Ok(true)
+    }
+
     /// Whether a container of the service was started after a moment.
     async fn started_since(&self, service: &ServiceName, stack: &Stack, moment: Timestamp) -> Result<bool, Failure> {
         for container in stack.of_service(service).filter(|container| container.state == State::Running) {
