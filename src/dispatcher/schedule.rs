@@ -69,13 +69,13 @@ pub(super) fn read(text: &str, services: &ScheduledServices, current: &Intervals
         let field = [scheduled.key.as_str(), service.as_str()].into_iter().find(|field| fields.contains_key(*field));
         let interval = match field.and_then(|field| Some((field, fields.get(field)?))) {
             None => scheduled.by_settings.then_some(scheduled.default),
-            Some((field, value)) => match seconds(value) {
-                Ok(interval) => Some(interval),
-                Err(()) => {
+            Some((field, value)) => {
+                let keep = |()| {
                     refused.push(Refused::Value { field: field.to_owned(), value: shown(&value.to_string()) });
                     current.get(service).copied().or(scheduled.by_settings.then_some(scheduled.default))
-                }
-            },
+                };
+                seconds(value).map_or_else(keep, Some)
+            }
         };
         intervals.extend(interval.map(|interval| (service.clone(), interval)));
     }
