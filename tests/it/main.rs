@@ -21,6 +21,7 @@ mod crashes;
 mod daemon;
 mod documented_keys;
 mod engine;
+mod engine_answers;
 mod engine_faults;
 mod events;
 mod golden;
