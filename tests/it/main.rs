@@ -22,6 +22,7 @@ mod crashes;
 mod daemon;
 mod documented_keys;
 mod engine;
+mod engine_answers;
 mod engine_faults;
 mod events;
 mod files;

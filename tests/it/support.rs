@@ -5,6 +5,7 @@ use std::io::Write as _;
 pub(crate) mod bus;
 pub(crate) mod docker;
 pub(crate) mod engine;
+pub(crate) mod http_engine;
 pub(crate) mod log;
 pub(crate) mod proxy;
 pub(crate) mod redis;
