@@ -7,7 +7,7 @@ SHELL := /bin/bash
 DIR ?= tests/fixtures
 BINARY := $(or $(CARGO_TARGET_DIR),target)/image/sense-orchestrator
 
-.PHONY: help up down logs build image test test-current lint parity
+.PHONY: help up down logs build image test test-current test-memory lint parity
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -32,6 +32,9 @@ test: ## all tests; those that need Docker, Compose or Redis say so when they ar
 
 test-current: ## the tests against a Docker Engine, on Debian's newest, started for them
 	@scripts/test-current
+
+test-memory: ## the image within the 32 MiB that it ships with, on inputs that would take more
+	@scripts/test-memory
 
 lint: ## format, clippy and docs, warnings are errors
 	cargo fmt --check

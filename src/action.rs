@@ -2,7 +2,7 @@
 //!
 //! There are no conditions, loops or expressions here: what needs one is Rust.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::clock::Span;
 use crate::names::{ServiceName, SourceId};
 
+pub mod permission;
 pub mod text;
 
 use text::{Root, Text};
@@ -25,6 +26,9 @@ pub type Reactions = BTreeMap<String, Reaction>;
 /// What a changed section of the configuration means for a running service, by section.
 pub type ConfigChanges = BTreeMap<String, ConfigChange>;
 
+/// How long a run with variables of its own waits for a run of its service that goes on, where the step does not say.
+const WAIT_FOR_TURN: Duration = Duration::from_secs(30);
+
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "RawStep")]
@@ -35,6 +39,8 @@ pub enum Step {
         service: Target,
         /// Variables added to the service's own.
         env: BTreeMap<String, Text>,
+        /// Longest wait for a run of the service that goes on; it does not count against the limit of the run that waits.
+        wait_for_turn: Duration,
     },
     /// Start a service.
     Start(Target),
@@ -42,6 +48,8 @@ pub enum Step {
     Stop(Target),
     /// Stop a service, then start it.
     Restart(Target),
+    /// Cancel the starts of a service that have not come to its container yet.
+    CancelStart(Target),
     /// Publish a command on a channel; `request_id`, `params` and `timestamp` are added where absent.
     Publish {
         /// The channel.
@@ -91,7 +99,9 @@ pub enum Target {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ActionError {
     /// No verb, or several.
-    #[error("a step has exactly one of run, start, stop, restart, publish, reply, report, wait, status; here: {0}")]
+    #[error(
+        "a step has exactly one of run, start, stop, restart, cancel_start, publish, reply, report, wait, status; here: {0}"
+    )]
     Verbs(String),
     /// A key that another verb has.
     #[error("`{key}` does not belong to `{verb}`")]
@@ -150,7 +160,7 @@ impl TryFrom<Vec<Step>> for Action {
     }
 }
 
-/// What follows a message on a channel: one or more steps. Messages that arrive meanwhile are covered by it.
+/// What follows a message on a channel: one or more steps. Messages that arrive meanwhile are followed after it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "Vec<Step>")]
 pub struct Reaction(Vec<Step>);
@@ -170,6 +180,20 @@ impl Reaction {
             None => true,
             Some(named) => sources.all(|source| named.as_str() == Some(source)),
         }
+    }
+
+    /// The fields of a message that the reaction's texts take, and no others.
+    pub fn fields_used(&self, payload: &Map<String, Value>) -> Map<String, Value> {
+        let used = self.0.iter().flat_map(Step::texts).flat_map(Text::fields);
+        used.filter_map(|field| Some((field.to_owned(), text::scalar(payload.get(field)?)?.into()))).collect()
+    }
+
+    /// What the reaction does for a message, as far as messages differ in it: the variables of its runs. The text of a status
+    /// is left out, because a later one replaces an earlier one. Of messages with the same effect only the last matters.
+    pub fn effect(&self, payload: &Map<String, Value>) -> Vec<String> {
+        let variables =
+            self.0.iter().filter_map(|step| if let Step::Run { env, .. } = step { Some(env) } else { None });
+        variables.flat_map(BTreeMap::values).map(|text| text.fill(payload)).collect()
     }
 }
 
@@ -204,6 +228,7 @@ impl Step {
             Self::Start(_) => "start",
             Self::Stop(_) => "stop",
             Self::Restart(_) => "restart",
+            Self::CancelStart(_) => "cancel_start",
             Self::Publish { .. } => "publish",
             Self::Reply { .. } => "reply",
             Self::Report(_) => "report",
@@ -218,19 +243,33 @@ impl Step {
     }
 
     fn roots(&self) -> Vec<Root> {
-        fn target(service: &Target) -> Option<Root> {
-            matches!(service, Target::Param(_)).then_some(Root::Params)
-        }
-        match self {
-            Self::Run { service, env } => {
-                target(service).into_iter().chain(env.values().flat_map(Text::roots)).collect()
-            }
-            Self::Start(service) | Self::Stop(service) | Self::Restart(service) => {
-                target(service).into_iter().collect()
-            }
-            Self::Status { error, .. } => error.roots().collect(),
-            Self::Publish { .. } | Self::Reply { .. } | Self::Report(_) | Self::Wait(_) => Vec::new(),
-        }
+        let target = match self {
+            Self::Run { service, .. }
+            | Self::Start(service)
+            | Self::Stop(service)
+            | Self::Restart(service)
+            | Self::CancelStart(service) => Some(service),
+            Self::Status { .. } | Self::Publish { .. } | Self::Reply { .. } | Self::Report(_) | Self::Wait(_) => None,
+        };
+        let param = target.filter(|target| matches!(target, Target::Param(_))).map(|_| Root::Params);
+        param.into_iter().chain(self.texts().flat_map(Text::roots)).collect()
+    }
+
+    /// The texts with placeholders.
+    fn texts(&self) -> impl Iterator<Item = &Text> {
+        let (env, error) = match self {
+            Self::Run { env, .. } => (Some(env), None),
+            Self::Status { error, .. } => (None, Some(error)),
+            Self::Start(_)
+            | Self::Stop(_)
+            | Self::Restart(_)
+            | Self::CancelStart(_)
+            | Self::Publish { .. }
+            | Self::Reply { .. }
+            | Self::Report(_)
+            | Self::Wait(_) => (None, None),
+        };
+        env.into_iter().flat_map(BTreeMap::values).chain(error)
     }
 }
 
@@ -241,12 +280,14 @@ struct RawStep {
     start: Option<Target>,
     stop: Option<Target>,
     restart: Option<Target>,
+    cancel_start: Option<Target>,
     publish: Option<String>,
     reply: Option<String>,
     report: Option<Report>,
     wait: Option<Span>,
     status: Option<SourceId>,
     env: Option<BTreeMap<String, Text>>,
+    wait_for_turn: Option<Span>,
     message: Option<Map<String, Value>>,
     from: Option<String>,
     error: Option<Text>,
@@ -256,13 +297,29 @@ impl TryFrom<RawStep> for Step {
     type Error = ActionError;
 
     fn try_from(raw: RawStep) -> Result<Self, ActionError> {
-        let RawStep { run, start, stop, restart, publish, reply, report, wait, status, env, message, from, error } =
-            raw;
+        let RawStep {
+            run,
+            start,
+            stop,
+            restart,
+            cancel_start,
+            publish,
+            reply,
+            report,
+            wait,
+            status,
+            env,
+            wait_for_turn,
+            message,
+            from,
+            error,
+        } = raw;
         let verbs: Vec<&'static str> = [
             run.as_ref().map(|_| "run"),
             start.as_ref().map(|_| "start"),
             stop.as_ref().map(|_| "stop"),
             restart.as_ref().map(|_| "restart"),
+            cancel_start.as_ref().map(|_| "cancel_start"),
             publish.as_ref().map(|_| "publish"),
             reply.as_ref().map(|_| "reply"),
             report.map(|_| "report"),
@@ -277,6 +334,7 @@ impl TryFrom<RawStep> for Step {
         };
         let keys = [
             ("env", "run", env.is_some()),
+            ("wait_for_turn", "run", wait_for_turn.is_some()),
             ("message", "publish", message.is_some()),
             ("from", "reply", from.is_some()),
             ("error", "status", error.is_some()),
@@ -286,7 +344,10 @@ impl TryFrom<RawStep> for Step {
         }
         let lacks = |key| ActionError::Lacks { key, verb };
         if let Some(service) = run {
-            return Ok(Self::Run { service, env: env.unwrap_or_default() });
+            let env = env.unwrap_or_default();
+            // A run like any other is covered by the one that goes on; one with variables of its own is not.
+            let default = if env.is_empty() { Duration::ZERO } else { WAIT_FOR_TURN };
+            return Ok(Self::Run { service, env, wait_for_turn: wait_for_turn.map_or(default, |span| span.0) });
         }
         if let Some(channel) = publish {
             return Ok(Self::Publish { channel, message: message.ok_or_else(|| lacks("message"))? });
@@ -301,6 +362,7 @@ impl TryFrom<RawStep> for Step {
             .map(Self::Start)
             .or(stop.map(Self::Stop))
             .or(restart.map(Self::Restart))
+            .or(cancel_start.map(Self::CancelStart))
             .or(report.map(Self::Report))
             .or(wait.map(|span| Self::Wait(span.0)))
             .ok_or_else(|| ActionError::Verbs("none".into()))
@@ -349,15 +411,6 @@ pub enum WhenChanged {
     Restart,
 }
 
-/// What commands may name in their parameters.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Allowed {
-    /// Services that a command may run, start or stop.
-    pub operate: BTreeSet<ServiceName>,
-    /// Services that a command may restart.
-    pub restart: BTreeSet<ServiceName>,
-}
-
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -381,9 +434,18 @@ mod tests {
             step("{ run: worker, env: { MODE: scan } }").unwrap(),
             Step::Run {
                 service: Target::Fixed("worker".parse().unwrap()),
-                env: BTreeMap::from([("MODE".into(), "scan".parse().unwrap())])
+                env: BTreeMap::from([("MODE".into(), "scan".parse().unwrap())]),
+                wait_for_turn: Duration::from_secs(30),
             }
         );
+        let turn = |yaml| match step(yaml) {
+            Ok(Step::Run { wait_for_turn, .. }) => wait_for_turn.as_secs(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(turn("run: worker"), 0);
+        assert_eq!(turn("{ run: worker, wait_for_turn: 1m }"), 60);
+        assert_eq!(turn("{ run: worker, env: { A: b }, wait_for_turn: 0 }"), 0);
+        assert_eq!(step("cancel_start: worker").unwrap(), Step::CancelStart(Target::Fixed("worker".parse().unwrap())));
         assert_eq!(step("start: '{params.service}'").unwrap(), Step::Start(Target::Param("service".into())));
         assert_eq!(step("wait: 2s").unwrap(), Step::Wait(Duration::from_secs(2)));
         assert_eq!(step("report: services").unwrap(), Step::Report(Report::Services));
@@ -399,6 +461,7 @@ mod tests {
             ("{ run: a, stop: b }", "run, stop"),
             ("{ env: { A: b } }", "here: none"),
             ("{ stop: a, env: { A: b } }", "`env` does not belong to `stop`"),
+            ("{ start: a, wait_for_turn: 5s }", "`wait_for_turn` does not belong to `start`"),
             ("{ reply: found }", "`reply` needs `from`"),
             ("{ run: 'a/b' }", "\"a/b\" is neither a service name nor"),
             ("{ run: '{payload.service}' }", "neither a service name nor"),
@@ -420,5 +483,18 @@ mod tests {
         let reaction = serde_yaml::from_str::<Reaction>("[ { reply: a, from: b } ]");
         assert!(reaction.unwrap_err().to_string().contains("`reply` has no reply to write to here"));
         assert!(serde_yaml::from_str::<Action>("[]").is_err());
+    }
+    #[test]
+    fn messages_have_the_same_effect_unless_a_run_is_given_other_variables() {
+        let payload = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
+        let reaction: Reaction = serde_yaml::from_str(
+            "[ { run: a, env: { FILE: '{payload.file}' } }, { status: x, error: '{payload.reason}' } ]",
+        )
+        .unwrap();
+        let effect = |text| reaction.effect(&payload(text));
+        assert_eq!(effect(r#"{"file": "a", "reason": "one"}"#), effect(r#"{"file": "a", "reason": "two", "more": 1}"#));
+        assert_ne!(effect(r#"{"file": "a"}"#), effect(r#"{"file": "b"}"#));
+        let used = reaction.fields_used(&payload(r#"{"file": "a", "reason": ["x"], "more": "long"}"#));
+        assert_eq!(used, payload(r#"{"file": "a"}"#));
     }
 }

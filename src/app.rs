@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backend::compose::{ComposeBackend, ComposeOptions};
-use crate::bus::redis::RedisBus;
+use crate::bus::redis::{AddressError, RedisBus};
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::event;
@@ -25,6 +25,7 @@ use crate::supervisor::Supervisor;
 mod commands;
 mod components;
 mod health;
+mod memory;
 mod own_container;
 mod project;
 mod signals;
@@ -40,11 +41,16 @@ const OWN_SOURCE: &str = "orchestrator";
 /// Exit code of a configuration that cannot be used, as `sysexits.h` has it.
 pub const EX_CONFIG: u8 = 78;
 
+/// Exit code of a wrong command line, as clap has it.
+const USAGE: u8 = 2;
+
 /// Why the process ends with another code than 0.
 #[derive(Debug)]
 pub enum Failed {
     /// The configuration cannot be used: each fault on a line of its own.
     Configuration(String),
+    /// The command line asks for what there is not.
+    Usage(String),
     /// Something else went wrong.
     Other(anyhow::Error),
 }
@@ -56,11 +62,12 @@ impl From<anyhow::Error> for Failed {
 }
 
 impl Failed {
-    /// Exit code: 78 for the configuration, 1 otherwise.
+    /// Exit code: 78 for the configuration, 2 for the command line, 1 otherwise.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Configuration(_) => ExitCode::from(EX_CONFIG),
+            Self::Usage(_) => ExitCode::from(USAGE),
             Self::Other(_) => ExitCode::FAILURE,
         }
     }
@@ -73,7 +80,10 @@ impl Failed {
 /// A configuration that cannot be used, or a command that failed.
 pub async fn run(command: Command, settings: Settings) -> Result<(), Failed> {
     match command {
-        Command::Run => daemon(settings).await,
+        Command::Daemon => daemon(settings).await,
+        Command::Run => {
+            Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
+        }
         Command::Check => commands::check(&settings).await,
         Command::Render(render) => commands::render(&settings, &render).await,
         Command::Config(config) => commands::config(&settings, &config).await,
@@ -96,6 +106,12 @@ fn engine(settings: &settings::Docker) -> Docker {
         }
     };
     Docker::new(host, settings.config.clone())
+}
+
+/// Redis' adapter, where there is a Redis.
+fn bus(settings: &Settings) -> Result<Option<RedisBus>, AddressError> {
+    let address = settings.redis.as_ref();
+    address.map(|address| RedisBus::new(address, settings.redis_names.clone())).transpose()
 }
 
 /// The Compose version to write as: the configured one, else the one that deployed us.
@@ -159,8 +175,9 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let projects = Arc::new(projects);
     let dialect = dialect(&settings.compose, located.deployed_by);
     info!(project = %projects.name(), compose_version = %dialect, "project loaded");
+    let memory = memory::open(&settings).await?;
 
-    let bus = RedisBus::new(&settings.redis).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
+    let bus = bus(&settings).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
     let bus = Arc::new(bus);
     let mut supervisor = Supervisor::new();
     let stages = supervisor.stages();
@@ -172,7 +189,11 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages, events.clone());
 
     let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
-    let connected = redis.run(closing.clone());
+    let connected = async {
+        if let Some(redis) = redis.as_ref() {
+            redis.run(closing.clone()).await;
+        }
+    };
     let parts = Parts {
         settings: settings.clone(),
         runner: runner.clone(),
@@ -182,7 +203,10 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         own_source: OWN_SOURCE.parse().context("own source id")?,
     };
     parts.start(&mut supervisor);
-    supervisor.start("health", health::answer(settings.clone(), runner.clone(), bus, stages.intake.clone()));
+    supervisor.start(
+        "health",
+        health::answer(settings.clone(), runner.clone(), bus, memory.ledger.status(), stages.intake.clone()),
+    );
     supervisor.start("signals", signals::ignore(meaningless, stages.intake.clone()));
     // The connection outlives every component: the last replies go over it.
     let supervised = async {
@@ -191,5 +215,6 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         ended
     };
     let (ended, ()) = tokio::join!(supervised, connected);
+    memory.ledger.sync().await;
     ended.context("the daemon ended").map_err(Failed::Other)
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -46,11 +47,39 @@ pub struct UpSpec<'a> {
     pub recreate_dependencies: bool,
 }
 
+/// When a run is due to end, for those who look on while it goes on. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Due(Arc<Mutex<Option<Instant>>>);
+
+impl Due {
+    /// Due at a moment.
+    pub fn at(moment: Instant) -> Self {
+        Self(Arc::new(Mutex::new(Some(moment))))
+    }
+
+    /// Due at another moment from now on.
+    pub fn move_to(&self, moment: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(moment);
+    }
+
+    /// Not due while what goes on does not count, such as the pull of an image.
+    pub fn suspend(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// True once more than `by` has gone by since the moment.
+    pub fn passed_by(&self, by: Duration) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|moment| moment.elapsed() > by)
+    }
+}
+
 /// When a run has to end.
 #[derive(Debug, Clone)]
 pub struct Bounds {
     /// The moment at which the time limit is over.
     pub deadline: Instant,
+    /// The same, for those who look on.
+    pub due: Due,
     /// The time limit, for what is said of it.
     pub limit: Duration,
     /// Bytes of a failed run's output that are kept.
@@ -168,6 +197,10 @@ pub trait Backend: Send + Sync + 'static {
         service: &ServiceName,
         before: Option<Timestamp>,
     ) -> impl Future<Output = Result<bool, Failure>> + Send;
+
+    /// Stops the containers that the service has and starts them again as they are; false where it has none. Nothing is
+    /// created or pulled.
+    fn restart(&self, project: &Project, service: &ServiceName) -> impl Future<Output = Result<bool, Failure>> + Send;
 
     /// Whether a container of the service runs, runs left out.
     fn is_up(&self, project: &ProjectName, service: &ServiceName)

@@ -1,18 +1,60 @@
 //! The port to Redis: keys, channels, and subscriptions that outlive connections.
 
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
-use crate::message::{self, SourceStatus};
+use crate::message::{self, OwnNames, SourceStatus};
 use crate::names::SourceId;
 
 pub mod redis;
+pub mod refusals;
 pub mod subscription;
 
+pub use refusals::{Call, Refusals};
 pub use subscription::{Event, Feed, Message, Subscription};
+
+/// Longest value that is read, in bytes.
+pub const LONGEST_VALUE: usize = 256 * 1024;
+
+/// What is at a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing.
+    Absent,
+    /// A text.
+    Text(String),
+    /// Something that is not read.
+    Unreadable(Unreadable),
+}
+
+impl Value {
+    /// The text, if it is one.
+    #[must_use]
+    pub fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Absent | Self::Unreadable(_) => None,
+        }
+    }
+}
+
+/// Why a value is not read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// It is larger than [`LONGEST_VALUE`].
+    #[error("has {bytes} bytes, at most {LONGEST_VALUE} are read")]
+    TooLong {
+        /// Its size.
+        bytes: u64,
+    },
+    /// It is a list, a hash or the like, or no UTF-8.
+    #[error("is not a text")]
+    NotText,
+}
 
 /// What went wrong with a call, by what a caller can do about it.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +90,8 @@ pub enum Connection {
         /// Counts the connections since the start, from 1. What Redis knew before may be gone with each.
         generation: u64,
     },
+    /// There is no Redis, and none is wanted.
+    Off,
 }
 
 impl Connection {
@@ -61,8 +105,11 @@ impl Connection {
 /// Redis.
 ///
 /// Calls fail with [`BusError::Unavailable`] within 2 s when there is no connection, and work again by themselves once there
-/// is one. A call that failed so is not sent later. Values are text; one that is not UTF-8 reads as absent.
+/// is one. A call that failed so is not sent later.
 pub trait Bus: Send + Sync + 'static {
+    /// The names of what is ours there.
+    fn names(&self) -> &OwnNames;
+
     /// The state of the connection, to read or to wait on.
     fn connection(&self) -> watch::Receiver<Connection>;
 
@@ -71,11 +118,23 @@ pub trait Bus: Send + Sync + 'static {
     /// Its first event is the [`Event::Gap`] that says that it is live.
     fn subscribe(&self, channels: &[String]) -> Subscription;
 
-    /// Publishes a message and returns how many received it.
+    /// What Redis refuses at present, one line for each; said in the log as it begins and ends.
+    fn refusals(&self) -> watch::Receiver<Vec<String>>;
+
+    /// Publishes a message and returns how many subscribers of exactly this channel received it; others may have received it
+    /// by a pattern.
     fn publish(&self, channel: &str, payload: &str) -> impl Future<Output = Result<u64, BusError>> + Send;
 
-    /// The values at keys, in their order; all read at one moment. Without keys nothing is asked.
-    fn get(&self, keys: &[String]) -> impl Future<Output = Result<Vec<Option<String>>, BusError>> + Send;
+    /// How many subscribe to exactly this channel.
+    fn subscribers(&self, channel: &str) -> impl Future<Output = Result<u64, BusError>> + Send;
+
+    /// What is at keys, in their order. What is too large is not fetched; without keys nothing is asked.
+    fn read(&self, keys: &[String]) -> impl Future<Output = Result<Vec<Value>, BusError>> + Send;
+
+    /// The texts at keys, in their order; what is no readable text counts as absent.
+    fn get(&self, keys: &[String]) -> impl Future<Output = Result<Vec<Option<String>>, BusError>> + Send {
+        async { Ok(self.read(keys).await?.into_iter().map(Value::text).collect()) }
+    }
 
     /// Sets a key, for a time or for good.
     fn set(
@@ -96,6 +155,91 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Makes sure that Redis answers on every connection, and replaces those on which it does not.
     fn heartbeat(&self) -> impl Future<Output = Result<(), BusError>> + Send;
+}
+
+/// The state of the connection where there is no Redis, which never changes.
+static OFF: LazyLock<watch::Sender<Connection>> = LazyLock::new(|| watch::Sender::new(Connection::Off));
+
+/// What is refused where there is no Redis: nothing, ever.
+static NO_REFUSALS: LazyLock<watch::Sender<Vec<String>>> = LazyLock::new(watch::Sender::default);
+
+/// The names of what is ours where there is no Redis.
+static NAMES: LazyLock<OwnNames> = LazyLock::new(|| OwnNames::new(""));
+
+/// No Redis at all, where there is none: nothing is written, nobody is told, and nothing can be read.
+impl<B: Bus> Bus for Option<B> {
+    fn names(&self) -> &OwnNames {
+        self.as_ref().map_or_else(|| &*NAMES, Bus::names)
+    }
+
+    fn refusals(&self) -> watch::Receiver<Vec<String>> {
+        self.as_ref().map_or_else(|| NO_REFUSALS.subscribe(), Bus::refusals)
+    }
+
+    fn connection(&self) -> watch::Receiver<Connection> {
+        self.as_ref().map_or_else(|| OFF.subscribe(), Bus::connection)
+    }
+
+    fn subscribe(&self, channels: &[String]) -> Subscription {
+        self.as_ref().map_or_else(|| subscription::subscription(channels).1, |bus| bus.subscribe(channels))
+    }
+
+    async fn publish(&self, channel: &str, payload: &str) -> Result<u64, BusError> {
+        match self {
+            Some(bus) => bus.publish(channel, payload).await,
+            None => Ok(0),
+        }
+    }
+
+    async fn subscribers(&self, channel: &str) -> Result<u64, BusError> {
+        match self {
+            Some(bus) => bus.subscribers(channel).await,
+            None => Ok(0),
+        }
+    }
+
+    async fn read(&self, keys: &[String]) -> Result<Vec<Value>, BusError> {
+        match self {
+            Some(bus) => bus.read(keys).await,
+            None if keys.is_empty() => Ok(Vec::new()),
+            None => Err(BusError::Unavailable { source: "there is none: redis.url is `none`".into() }),
+        }
+    }
+
+    async fn set(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<(), BusError> {
+        match self {
+            Some(bus) => bus.set(key, value, expires).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn set_absent(&self, key: &str, value: &str) -> Result<bool, BusError> {
+        match self {
+            Some(bus) => bus.set_absent(key, value).await,
+            None => Ok(false),
+        }
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), BusError> {
+        match self {
+            Some(bus) => bus.delete(keys).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn push(&self, key: &str, value: &str, keep: u16) -> Result<(), BusError> {
+        match self {
+            Some(bus) => bus.push(key, value, keep).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn heartbeat(&self) -> Result<(), BusError> {
+        match self {
+            Some(bus) => bus.heartbeat().await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// Whether a source reported a success since a moment: the proof that a run of it worked.

@@ -17,6 +17,10 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
+    /// Control socket of the running daemon, where it is not in its usual place
+    #[arg(long, value_name = "PATH", global = true)]
+    pub socket: Option<PathBuf>,
+
     /// What is told about the Compose project.
     #[command(flatten)]
     pub compose: ComposeArgs,
@@ -53,7 +57,10 @@ pub struct ComposeArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the daemon (the default)
+    /// Run the daemon; so does no command at all, but for a person at a terminal, who gets this help
+    Daemon,
+    /// Say what the daemon's command is called
+    #[command(hide = true)]
     Run,
     /// Check the settings and the Compose project, and say what would run when
     Check,
@@ -112,9 +119,9 @@ pub enum ConfigFormat {
 }
 
 impl Cli {
-    /// What to do; [`Command::Run`] where nothing was said.
-    pub fn into_command(self) -> Command {
-        self.command.unwrap_or(Command::Run)
+    /// What to do. Where nothing was said that is the daemon, but for a person at a `terminal`: none, print the help.
+    pub fn into_command(self, terminal: bool) -> Option<Command> {
+        self.command.or_else(|| (!terminal).then_some(Command::Daemon))
     }
 
     /// The settings that the options give.
@@ -129,6 +136,7 @@ impl Cli {
             ("--project-name", "compose.project_name", project_name.iter().cloned().collect()),
             ("--profile", "compose.profiles", profiles.clone()),
             ("--env-file", "compose.env_files", texts(env_files)),
+            ("--socket", "control.socket", texts(self.socket.as_slice())),
         ]
         .into_iter()
         .filter(|(_, _, values): &(_, _, Vec<String>)| !values.is_empty())
@@ -168,8 +176,10 @@ mod tests {
 
     #[test]
     fn without_a_subcommand_the_daemon_runs() {
-        assert!(matches!(parse("").unwrap().into_command(), Command::Run));
-        assert!(matches!(parse("--config x.yaml").unwrap().into_command(), Command::Run));
+        for (line, terminal) in [("", false), ("--config x.yaml", false), ("daemon", true), ("daemon", false)] {
+            assert!(matches!(parse(line).unwrap().into_command(terminal), Some(Command::Daemon)), "{line}");
+        }
+        assert!(parse("").unwrap().into_command(true).is_none(), "a person gets the help");
     }
 
     #[test]
@@ -185,7 +195,7 @@ mod tests {
     #[test]
     fn render_takes_variables_and_a_version() {
         let cli = parse("render web --one-off -e A=b=c -e B= --api-version 1.41 --offline").unwrap();
-        let Command::Render(render) = cli.into_command() else { panic!("not render") };
+        let Some(Command::Render(render)) = cli.into_command(false) else { panic!("not render") };
         assert_eq!(render.environment, [("A".into(), "b=c".into()), ("B".into(), String::new())]);
         assert_eq!(render.api_version, Some(ApiVersion { major: 1, minor: 41 }));
         assert!(render.one_off && render.offline);

@@ -13,14 +13,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::budget::LoadLimit;
 use self::decode::Decoded;
 use self::files::{Located, Opener};
+use self::key_path::KeyPath;
 use self::loader::{LoadFile, Loader};
+use self::places::Places;
 use self::project::{Project, Service};
-use self::select::EnvFiles;
+use self::select::{Checked, EnvFiles, Selection};
 use self::yaml::{Kind, Node, Place};
 use crate::names::{ProjectName, ServiceName};
 
+mod budget;
 mod canonical;
 mod check;
 mod decode;
@@ -37,6 +41,7 @@ mod merge;
 mod normalize;
 pub mod number;
 mod paths;
+mod places;
 pub mod print;
 pub mod project;
 mod schema;
@@ -88,6 +93,8 @@ pub struct Options {
     pub environment: BTreeMap<String, String>,
     /// Prefixes of our paths with the host's in their place, for a daemon that sees the project elsewhere.
     pub host_paths: Vec<(PathBuf, PathBuf)>,
+    /// What loading, and each selection of services, may take of the memory.
+    pub limit: LoadLimit,
 }
 
 /// A whole project, before services are selected.
@@ -103,7 +110,9 @@ pub struct Model {
     host_paths: Vec<(PathBuf, PathBuf)>,
     client_dir: PathBuf,
     warnings: Vec<String>,
-    tree: Node,
+    places: Places,
+    limit: LoadLimit,
+    checked: Checked,
 }
 
 /// Loads a project, with all its services whether enabled or not.
@@ -113,9 +122,14 @@ pub struct Model {
 /// Everything that is wrong with its files. Whether the enabled services hold together is for [`Model::select`] to say,
 /// because it depends on the profiles.
 pub fn load(files: &dyn Files, options: &Options) -> Result<Model, LoadErrors> {
-    let opener = Opener::new(files, &options.host_paths, &options.working_dir);
+    let opener = Opener::new(files, &options.host_paths, &options.working_dir, options.limit);
     let mut loader = Loader::new(&opener);
     let located = files::locate(&opener, options, &mut loader.warnings)?;
+    // They are kept, and there twice more while files are read.
+    if opener.budget().take(budget::variables(&located.environment).saturating_mul(3)).is_err() {
+        let path = KeyPath::ROOT.key("environment");
+        return Err(opener.budget().refusal(None, &path).map_or_else(LoadErrors::default, LoadErrors::from));
+    }
     let base = paths::Base { directory: located.directory.clone(), home: located.environment.get("HOME").cloned() };
     let unnamed = loader.scope(base.clone(), located.directory.clone(), located.environment.clone());
     let stack: Vec<_> = located.compose_files.iter().map(|path| (path.clone(), None)).collect();
@@ -138,6 +152,12 @@ pub fn load(files: &dyn Files, options: &Options) -> Result<Model, LoadErrors> {
     };
     let mut errors = errors.into_result(LoadErrors::default())?;
     normalize::normalize(&mut tree, name.as_str(), &environment, &mut errors);
+    if let Some(services) = tree.as_map().and_then(|map| map.get("services"))
+        && let Some(count) = services.as_map().map(yaml::Map::len)
+    {
+        loader.spend(count.saturating_mul(budget::SERVICE), &services.place, &KeyPath::ROOT.key("services"));
+        errors = std::mem::take(&mut loader.errors).into_result(errors)?;
+    }
     let decoded = decode::decode(&tree, &mut errors);
     errors.into_result(Model {
         name,
@@ -150,7 +170,9 @@ pub fn load(files: &dyn Files, options: &Options) -> Result<Model, LoadErrors> {
         host_paths: options.host_paths.clone(),
         client_dir: options.working_dir.clone(),
         warnings: std::mem::take(&mut loader.warnings),
-        tree,
+        places: Places::of(&tree),
+        limit: options.limit,
+        checked: Checked::default(),
     })
 }
 
@@ -216,35 +238,11 @@ impl Model {
         &self.warnings
     }
 
-    /// The same model under other profiles, as if given by `--profile`.
-    #[must_use]
-    pub fn with_profiles(mut self, profiles: Vec<String>) -> Self {
-        self.profiles = profiles;
-        self
-    }
-
     /// Where a value stands, list items being steps such as `[0]`; for a value that was added by rule, where the deepest
     /// one around it stands.
-    pub fn place(&self, path: &[&str]) -> Option<&Place> {
-        let mut node = &self.tree;
-        let mut place = None;
-        for step in path {
-            match &node.kind {
-                Kind::Map(map) => {
-                    let Some(entry) = map.entry(step) else { break };
-                    (place, node) = (Some(&entry.place), &entry.value);
-                }
-                Kind::Seq(items) => {
-                    let index = step.strip_prefix('[').and_then(|step| step.strip_suffix(']'));
-                    let Some(item) = index.and_then(|index| items.get(index.parse::<usize>().ok()?)) else { break };
-                    (place, node) = (Some(&item.place), item);
-                }
-                _ => break,
-            }
-        }
-        place
+    pub fn place(&self, path: &[&str]) -> Option<Place> {
+        self.places.get(path)
     }
-
     /// The project that `docker compose … run|up SERVICE…` works on: enables the profiles of the named services, checks,
     /// keeps them and what they depend on, and reads their env files. Without names: all enabled services.
     ///
@@ -252,7 +250,21 @@ impl Model {
     ///
     /// What is inconsistent, missing or unreadable among them.
     pub fn select(&self, files: &dyn Files, services: &[ServiceName]) -> Result<Project, LoadErrors> {
-        self.select_with(files, services, EnvFiles::Read)
+        self.select_with(files, Selection { services, profile: None, env_files: EnvFiles::Read })
+    }
+
+    /// As [`Model::select`] with a further profile, as `--profile` beside the active ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::select`].
+    pub fn select_in(
+        &self,
+        files: &dyn Files,
+        services: &[ServiceName],
+        profile: Option<&str>,
+    ) -> Result<Project, LoadErrors> {
+        self.select_with(files, Selection { services, profile, env_files: EnvFiles::Read })
     }
 
     /// The project that `docker compose stop SERVICE…` works on: as [`Model::select`], but no env file is read.
@@ -261,16 +273,27 @@ impl Model {
     ///
     /// What is inconsistent among them.
     pub fn select_for_stop(&self, files: &dyn Files, services: &[ServiceName]) -> Result<Project, LoadErrors> {
-        self.select_with(files, services, EnvFiles::Ignore)
+        self.select_with(files, Selection { services, profile: None, env_files: EnvFiles::Ignore })
     }
 
-    fn select_with(
-        &self,
-        files: &dyn Files,
-        services: &[ServiceName],
-        env_files: EnvFiles,
-    ) -> Result<Project, LoadErrors> {
-        let opener = Opener::new(files, &self.host_paths, &self.client_dir);
-        select::select(self, &opener, services, env_files)
+    /// Whether the services hold together that are enabled now, or else all of them, since a run may enable a profile.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with those that are enabled now, their label files included.
+    pub fn check(&self, files: &dyn Files) -> Result<(), LoadErrors> {
+        let check = |profiles: &[String]| {
+            self.checked.holds_together(self, profiles)?;
+            select::label_files(self, &self.opener(files), profiles)
+        };
+        check(&self.profiles).or_else(|errors| check(&["*".to_owned()]).map_err(|_| errors))
+    }
+
+    fn opener<'a>(&'a self, files: &'a dyn Files) -> Opener<'a> {
+        Opener::new(files, &self.host_paths, &self.client_dir, self.limit)
+    }
+
+    fn select_with(&self, files: &dyn Files, selection: Selection<'_>) -> Result<Project, LoadErrors> {
+        select::select(self, &self.opener(files), selection)
     }
 }

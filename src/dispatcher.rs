@@ -3,34 +3,32 @@
 //! Nothing is awaited between two messages: a command, a reaction, a reply each go on beside the others, so that a long scan
 //! delays nobody. At the end of the daemon commands are still answered, with a refusal, until its work is done.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::Map;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
-use crate::action::{Actions, Allowed, ConfigChanges, Reaction, Reactions};
+use crate::action::{Actions, ConfigChanges, Reactions};
 use crate::backend::Backend;
-use crate::bus::subscription::Message;
 use crate::bus::{Bus, Event};
-use crate::clock::Timestamp;
-use crate::message::{COMMANDS, Command, Reply};
-use crate::names::RequestId;
+use crate::log_limit::LogLimit;
 use crate::report::Problems;
 use crate::runner::Runner;
 use crate::schedule::Intervals;
 
 mod changes;
+mod commands;
+mod poll_services;
+mod reactions;
 mod recent;
 mod replies;
 mod schedule;
 mod steps;
 
+pub use poll_services::PollServices;
 pub use schedule::{Scheduled, ScheduledServices};
 
 /// The intervals that the text of `config:schedule` asks for; what of it is refused stays as in `current`.
@@ -39,12 +37,10 @@ pub fn wanted_intervals(text: &str, services: &ScheduledServices, current: &Inte
 }
 
 use changes::Changes;
-use recent::{Earlier, Recent};
-use replies::{Delivery, Replies, replies};
-use steps::{Fault, Steps};
-
-/// Longest message that a reaction reads, in bytes.
-const LONGEST_EVENT: usize = 16 * 1024;
+use commands::CommandHandler;
+use reactions::ReactionHandler;
+use replies::{Delivery, replies};
+use steps::{ResultTurns, Steps};
 
 /// Time between two warnings of messages that nobody can be answered for.
 const WARN_EVERY: Duration = Duration::from_mins(1);
@@ -57,10 +53,8 @@ pub struct Options {
     pub reactions: Reactions,
     /// What a changed section of the configuration means.
     pub config_changes: ConfigChanges,
-    /// What commands may name in their parameters, asked for each of them.
-    pub allowed: Box<dyn Fn() -> Allowed + Send + Sync>,
-    /// The services of `config:schedule`.
-    pub schedule: ScheduledServices,
+    /// What commands may name in their parameters, and `config:schedule` in its fields.
+    pub services: PollServices,
     /// Commands at the same time; more are refused.
     pub max_in_flight: usize,
     /// How long a reply is kept, and a repeated request answered with it.
@@ -96,222 +90,101 @@ pub async fn run<K: Backend, B: Bus>(
     outputs: Outputs,
     lifetime: Lifetime,
 ) {
-    let Options { actions, reactions, config_changes, allowed, schedule, max_in_flight, reply_ttl } = options;
+    let Options { actions, reactions, config_changes, services, max_in_flight, reply_ttl } = options;
     let Outputs { intervals, problems, work } = outputs;
+    let services = Arc::new(services);
     let (replies, delivery) = replies(Arc::clone(&bus), reply_ttl, lifetime.intake.clone());
     let changes = Changes {
         bus: Arc::clone(&bus),
         runner: runner.clone(),
         meanings: config_changes,
-        services: schedule.clone(),
+        services: Arc::clone(&services),
         intervals: intervals.clone(),
         problems,
         work: work.clone(),
     };
-    let desk = Desk {
-        steps: Arc::new(Steps {
-            bus,
-            runner,
-            allowed,
-            intervals: intervals.subscribe(),
-            schedule,
-            intake: lifetime.intake.clone(),
-        }),
-        actions,
-        reactions,
-        replies,
-        recent: Arc::new(Mutex::new(Recent::new(reply_ttl))),
-        slots: Arc::new(Semaphore::new(max_in_flight)),
-        max_in_flight,
-        reacting: Arc::default(),
-        work,
-        unanswered: Unanswered::default(),
-    };
-    tokio::join!(serve(desk, lifetime.intake.clone()), changes.run(lifetime), Delivery::run(delivery));
-}
-
-async fn serve<K: Backend, B: Bus>(mut desk: Desk<K, B>, intake: CancellationToken) {
-    let channels: Vec<String> =
-        std::iter::once(COMMANDS).chain(desk.reactions.keys().map(String::as_str)).map(str::to_owned).collect();
-    let mut messages = desk.steps.bus.subscribe(&channels);
-    let work = desk.work.clone();
-    let mut done = std::pin::pin!(async {
-        intake.cancelled().await;
-        work.wait().await;
+    let steps = Arc::new(Steps {
+        bus: Arc::clone(&bus),
+        runner,
+        services,
+        intervals: intervals.subscribe(),
+        intake: lifetime.intake.clone(),
+        results: ResultTurns::default(),
     });
-    loop {
-        tokio::select! {
-            biased;
-            event = messages.next() => match event {
-                Some(Event::Message(message)) => {
-                    desk.take(&message);
-                    // The replies are delivered in the same task, and have their turn in a burst.
-                    tokio::task::consume_budget().await;
-                }
-                Some(Event::Gap { lost: Some(lost) }) => tracing::warn!(lost, "messages lost"),
-                Some(Event::Gap { lost: None }) => tracing::debug!("listening for messages"),
-                None => return,
-            },
-            () = &mut done => return,
-        }
-    }
+    let handlers = Handlers {
+        commands: CommandHandler::new(Arc::clone(&steps), actions, replies, (max_in_flight, reply_ttl), work.clone()),
+        reactions: ReactionHandler::new(steps, reactions, work.clone()),
+        work,
+    };
+    tokio::join!(handlers.run(bus.as_ref(), lifetime.intake.clone()), changes.run(lifetime), Delivery::run(delivery));
 }
 
-struct Desk<K, B> {
-    steps: Arc<Steps<K, B>>,
-    actions: Actions,
-    reactions: Reactions,
-    replies: Replies,
-    recent: Arc<Mutex<Recent>>,
-    slots: Arc<Semaphore>,
-    max_in_flight: usize,
-    /// Channels whose reaction goes on.
-    reacting: Arc<Mutex<BTreeSet<String>>>,
+/// Who takes the messages that arrive.
+struct Handlers<K, B> {
+    commands: CommandHandler<K, B>,
+    reactions: ReactionHandler<K, B>,
     work: TaskTracker,
-    unanswered: Unanswered,
 }
 
-impl<K: Backend, B: Bus> Desk<K, B> {
-    fn take(&mut self, message: &Message) {
-        if message.channel.as_ref() == COMMANDS {
-            self.take_command(&message.payload);
-        } else if let Some(reaction) = self.reactions.get(message.channel.as_ref()) {
-            let reaction = reaction.clone();
-            self.react(&message.channel, reaction, &message.payload);
-        }
-    }
-
-    fn take_command(&mut self, payload: &[u8]) {
-        let command = match Command::parse(payload) {
-            Ok(command) => command,
-            Err(malformed) => match malformed.request_id {
-                Some(request) => return self.refuse(Some(&request), &malformed.fault),
-                None => return self.unanswered.tell(&malformed.fault),
-            },
-        };
-        let request = command.request_id.as_ref();
-        if self.steps.intake.is_cancelled() {
-            return self.refuse(request, &"shutting down");
-        }
-        if let Some(request) = request {
-            match lock(&self.recent).earlier(request, Instant::now()) {
-                None => {}
-                Some(Earlier::GoesOn) => {
-                    return tracing::debug!(request_id = %request, "command repeated, still going on");
-                }
-                Some(Earlier::Answered(json)) => {
-                    tracing::debug!(request_id = %request, "command repeated, answered again");
-                    return self.replies.offer(request, json);
-                }
+impl<K: Backend, B: Bus> Handlers<K, B> {
+    /// Hands on what arrives until the intake is closed and the work is done.
+    async fn run(mut self, bus: &B, intake: CancellationToken) {
+        let commands = bus.names().commands();
+        let channels: Vec<String> =
+            std::iter::once(commands.as_str()).chain(self.reactions.channels()).map(str::to_owned).collect();
+        let mut messages = bus.subscribe(&channels);
+        let work = self.work.clone();
+        let mut lost_lines = LogLimit::new(1, WARN_EVERY);
+        let mut done = std::pin::pin!(async {
+            intake.cancelled().await;
+            work.wait().await;
+        });
+        loop {
+            tokio::select! {
+                biased;
+                event = messages.next() => match event {
+                    Some(Event::Message(message)) => {
+                        if message.channel.as_ref() == commands {
+                            self.commands.take(&message.payload);
+                        } else {
+                            self.reactions.take(&message);
+                        }
+                        // The replies are delivered in the same task, and have their turn in a burst.
+                        tokio::task::consume_budget().await;
+                    }
+                    Some(Event::Gap { lost: Some(lost) }) => {
+                        if let Some(line) = lost_lines.allow(Instant::now()) {
+                            tracing::warn!(lost, suppressed = line.suppressed, "messages lost");
+                        }
+                    }
+                    Some(Event::Gap { lost: None }) => tracing::debug!("listening for messages"),
+                    None => return,
+                },
+                () = &mut done => return,
             }
         }
-        let Some(action) = self.actions.get(&command.action) else {
-            return self.refuse(request, &format!("unknown action {:?}", command.shown_action()));
-        };
-        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
-            return self
-                .refuse(request, &format!("too many commands at the same time, {} at most", self.max_in_flight));
-        };
-        if let Some(request) = request {
-            lock(&self.recent).begin(request);
-        }
-        let span =
-            tracing::info_span!("command", action = command.action, request_id = request.map(tracing::field::display));
-        let (steps, replies, recent) = (Arc::clone(&self.steps), self.replies.clone(), Arc::clone(&self.recent));
-        let action = action.clone();
-        let (named, asked) = (command.action.clone(), request.map(ToString::to_string));
-        let task = async move {
-            let (action_name, request_id) = (named.as_str(), asked.as_deref());
-            let begun = Instant::now();
-            let ended = steps.action(&action, &command.params).await;
-            let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            match &ended {
-                Ok(_) => tracing::info!(action = action_name, request_id, duration_ms, "command done"),
-                // The sender learns of it, and anybody can send thousands.
-                Err(fault) if fault.refused => {
-                    tracing::debug!(action = action_name, request_id, error = fault.error, "command refused");
-                }
-                Err(fault) => {
-                    tracing::warn!(
-                        action = action_name,
-                        request_id,
-                        duration_ms,
-                        error = fault.error,
-                        "command failed"
-                    );
-                }
-            }
-            if let Some(request) = &command.request_id {
-                let reply = match ended {
-                    Ok(data) => Reply::ok(request.clone(), data),
-                    Err(Fault { error, data, .. }) => Reply::error(request.clone(), error, data),
-                };
-                let json: Arc<str> = reply.to_json().into();
-                let repeats = lock(&recent).end(request, &json, Instant::now());
-                for _ in 0..=repeats {
-                    replies.send(request, Arc::clone(&json)).await;
-                }
-            }
-            drop(slot);
-        };
-        self.work.spawn(task.instrument(span));
     }
-
-    /// Answers a command that nothing is done for.
-    fn refuse(&mut self, request: Option<&RequestId>, fault: &dyn std::fmt::Display) {
-        let Some(request) = request else { return self.unanswered.tell(fault) };
-        tracing::debug!(request_id = %request, error = %fault, "command refused");
-        self.replies.offer(request, Reply::error(request.clone(), fault.to_string(), Map::new()).to_json().into());
-    }
-
-    fn react(&mut self, channel: &str, reaction: Reaction, payload: &[u8]) {
-        let parsed =
-            if payload.len() > LONGEST_EVENT { None } else { serde_json::from_slice::<Map<_, _>>(payload).ok() };
-        let Some(payload) = parsed else { return self.unanswered.tell(&format!("no JSON object on {channel}")) };
-        if self.steps.intake.is_cancelled() || !reaction.concerns(&payload) {
-            return tracing::debug!(channel, "event passed over");
-        }
-        if !lock(&self.reacting).insert(channel.to_owned()) {
-            return tracing::debug!(channel, "event covered by the reaction that goes on");
-        }
-        tracing::info!(channel, payload = %shown(&payload), "event");
-        let (steps, reacting, channel) = (Arc::clone(&self.steps), Arc::clone(&self.reacting), channel.to_owned());
-        let span = tracing::info_span!("reaction", channel);
-        let task = async move {
-            match steps.reaction(&reaction, &payload, Timestamp::now()).await {
-                Ok(()) => tracing::info!(channel, "reaction done"),
-                Err(fault) => tracing::warn!(channel, error = fault.error, "reaction failed"),
-            }
-            lock(&reacting).remove(&channel);
-        };
-        self.work.spawn(task.instrument(span));
-    }
-}
-
-/// The texts of an event, for the log.
-fn shown(payload: &Map<String, serde_json::Value>) -> String {
-    const LONGEST: usize = 200;
-    serde_json::to_string(payload).unwrap_or_default().chars().take(LONGEST).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Messages that nobody can be answered for, warned of now and then: anybody can send thousands.
-#[derive(Debug, Default)]
-struct Unanswered {
-    since_told: u64,
-    told: Option<Instant>,
+/// Counts messages that nothing is done for and nobody can be answered for. Anybody can send thousands, so only one warning
+/// a minute is written, with their number since the one before.
+#[derive(Debug)]
+struct IgnoredMessages(LogLimit<Instant>);
+
+impl Default for IgnoredMessages {
+    fn default() -> Self {
+        Self(LogLimit::new(1, WARN_EVERY))
+    }
 }
 
-impl Unanswered {
-    fn tell(&mut self, fault: &dyn std::fmt::Display) {
-        self.since_told = self.since_told.saturating_add(1);
-        if self.told.is_none_or(|told| told.elapsed() >= WARN_EVERY) {
-            tracing::warn!(count = self.since_told, last = %fault, "messages ignored");
-            self.told = Some(Instant::now());
-            self.since_told = 0;
+impl IgnoredMessages {
+    fn count(&mut self, fault: &dyn std::fmt::Display) {
+        if let Some(line) = self.0.allow(Instant::now()) {
+            tracing::warn!(count = line.count(), last = %fault, "messages ignored");
         }
     }
 }

@@ -57,11 +57,12 @@ pub enum EngineError {
 
 /// The Docker Engine.
 ///
-/// Containers and networks are named by id or by name. Every call has a time limit of its own, but for
-/// [`Engine::wait_container`], [`Engine::pull_image`], [`Engine::exec`] and [`Engine::events`]. All fail with [`EngineError::Unavailable`]
-/// when the Engine does not answer, and answer again by themselves once it does.
+/// Containers and networks are named by id or by name. Every call has a time limit of its own, to the last byte of its
+/// answer, but for [`Engine::wait_container`], [`Engine::pull_image`], [`Engine::exec`] and [`Engine::events`]; and every
+/// answer has a limit in bytes. All fail with [`EngineError::Unavailable`] when the Engine does not answer, and answer again
+/// by themselves once it does.
 pub trait Engine: Send + Sync + 'static {
-    /// The Engine's version, negotiated afresh.
+    /// The Engine's version. Asked for again only after a connection broke or the Engine told of another one.
     fn version(&self) -> impl Future<Output = Result<EngineVersion, EngineError>> + Send;
 
     /// The local image of that reference or id, if there is one.

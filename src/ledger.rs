@@ -7,7 +7,8 @@
 //! aside, and tried again each minute. `docs/ledger.md` tells why it is built like this.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -55,6 +56,16 @@ pub enum StoreStatus {
     },
 }
 
+impl fmt::Display for StoreStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("in memory"),
+            Self::Disk => f.write_str("ok"),
+            Self::SetAside { reason } => write!(f, "set aside, in memory: {reason}"),
+        }
+    }
+}
+
 /// An entry on its way to the store.
 #[derive(Debug)]
 #[must_use = "dropping it means not to wait"]
@@ -84,7 +95,15 @@ enum Store {
     /// Written by who says them: memory, or a disk in a simulation.
     Inline(Box<Mutex<Writer>>),
     /// Written by a thread.
-    Thread { commands: mpsc::Sender<Command>, queued: Arc<AtomicUsize>, written: watch::Receiver<u64> },
+    Thread { commands: mpsc::Sender<Command>, queued: Arc<Queue>, written: watch::Receiver<u64> },
+}
+
+/// Lines on their way to the thread.
+#[derive(Default)]
+struct Queue {
+    bytes: AtomicUsize,
+    /// Some were dropped, because the disk does not keep up.
+    overran: AtomicBool,
 }
 
 struct Shared {
@@ -128,7 +147,7 @@ impl Ledger {
         let (sender, status) = watch::channel(StoreStatus::Memory);
         let (commands, intake) = mpsc::channel();
         let (said, written) = watch::channel(0);
-        let queued = Arc::new(AtomicUsize::new(0));
+        let queued = Arc::new(Queue::default());
         let work = Commands {
             disk,
             limits,
@@ -164,8 +183,9 @@ impl Ledger {
             }
             Store::Thread { commands, queued, written } => {
                 let bytes = line.bytes();
-                if queued.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES {
-                    queued.fetch_sub(bytes, Ordering::Relaxed);
+                if queued.bytes.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES {
+                    queued.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    queued.overran.store(true, Ordering::Relaxed);
                     return there;
                 }
                 *sequence += 1;
@@ -292,7 +312,7 @@ pub(crate) struct Commands {
     known: Arc<Mutex<Known>>,
     status: watch::Sender<StoreStatus>,
     intake: mpsc::Receiver<Command>,
-    queued: Arc<AtomicUsize>,
+    queued: Arc<Queue>,
     written: watch::Sender<u64>,
 }
 
@@ -327,8 +347,11 @@ impl Commands {
                             Err(_) => break,
                         }
                     }
+                    if self.queued.overran.swap(false, Ordering::Relaxed) {
+                        writer.catch_up();
+                    }
                     writer.append(&lines);
-                    self.queued.fetch_sub(lines.iter().map(Queued::bytes).sum(), Ordering::Relaxed);
+                    self.queued.bytes.fetch_sub(lines.iter().map(Queued::bytes).sum(), Ordering::Relaxed);
                     self.written.send_replace(sequence);
                 }
                 Ok(Command::Read { query, reply }) => drop(reply.send(writer.page(&query))),

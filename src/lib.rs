@@ -3,25 +3,30 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`] |
+//! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`], [`backoff`], [`log_limit`] |
 //! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`], [`event`] |
-//! | ports | [`engine`] (Docker), [`bus`] (Redis), [`ledger`] (what is remembered), [`observer`] (who hears of events); above them [`backend`], what carries services out |
+//! | ports | [`engine`] (Docker), [`bus`] (Redis), [`file`], [`memory`], [`ledger`] (what is remembered), [`observer`] (who hears of events); above them [`backend`], what carries services out |
 //! | adapters | [`engine::docker`], [`bus::redis`], [`ledger::file`]; [`projects`], the Compose files as they are now |
 //! | backends | [`backend::compose`] |
 //! | components | [`runner`], which claims, limits and reports runs; [`scheduler`], [`dispatcher`], [`monitor`], [`seeder`] |
-//! | process | [`settings`], [`telemetry`], [`supervisor`], [`app`], [`cli`] |
+//! | process | [`settings`], [`telemetry`], [`supervisor`], [`control`], [`app`], [`cli`] |
 
 pub mod action;
 pub mod app;
 pub mod backend;
+pub mod backoff;
 pub mod bus;
 pub mod cli;
 pub mod clock;
 pub mod compose;
+pub mod control;
 pub mod dispatcher;
 pub mod engine;
 pub mod event;
+pub mod file;
 pub mod ledger;
+pub mod log_limit;
+pub mod memory;
 pub mod message;
 pub mod monitor;
 pub mod names;

@@ -1,9 +1,9 @@
 //! The daemon's entry point: settings, telemetry, runtime, and the result as an exit code.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use sense_orchestrator::app::{self, EX_CONFIG, Failed};
 use sense_orchestrator::cli::{Cli, Command};
 use sense_orchestrator::settings::{Environment, Settings, Sources};
@@ -15,13 +15,16 @@ fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     let environment = Environment::new(std::env::vars_os());
     let sources = Sources { file: cli.config.clone(), environment, arguments: cli.arguments() };
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let Some(command) = cli.into_command(terminal) else {
+        return if Cli::command().print_help().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    };
     let settings = match Settings::load(&sources) {
         Ok(settings) => settings,
         Err(errors) => return say(&errors.to_string(), ExitCode::from(EX_CONFIG)),
     };
-    let command = cli.into_command();
     let log = match command {
-        Command::Run => match telemetry::start(&settings.log) {
+        Command::Daemon => match telemetry::start(&settings.log) {
             Ok(log) => Some(log),
             Err(error) => return say(&error.to_string(), ExitCode::FAILURE),
         },
@@ -57,7 +60,7 @@ fn run(command: Command, settings: Settings) -> (ExitCode, Option<String>) {
         Ok(()) => (ExitCode::SUCCESS, None),
         Err(failed) => {
             let text = match &failed {
-                Failed::Configuration(text) => text.clone(),
+                Failed::Configuration(text) | Failed::Usage(text) => text.clone(),
                 Failed::Other(error) => format!("{error:#}"),
             };
             (failed.exit_code(), Some(text))

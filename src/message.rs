@@ -10,9 +10,6 @@ pub mod command;
 
 pub use command::{Command, Malformed};
 
-/// Channel of the commands.
-pub const COMMANDS: &str = "cmd:orchestrator";
-
 /// Channel that says which section of the configuration changed.
 pub const CONFIG_CHANGED: &str = "config:changed";
 
@@ -25,22 +22,55 @@ pub fn config_key(section: &str) -> String {
     format!("config:{section}")
 }
 
+/// The names of what is the daemon's own on Redis: daemons of different projects keep apart by a prefix. What sources and
+/// dashboards write has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnNames {
+    prefix: String,
+}
+
+impl OwnNames {
+    /// Names that begin with a prefix, as it is.
+    #[must_use]
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// Channel of the commands.
+    #[must_use]
+    pub fn commands(&self) -> String {
+        format!("{}cmd:orchestrator", self.prefix)
+    }
+
+    /// Channel and key of a reply.
+    #[must_use]
+    pub fn reply(&self, request: &RequestId) -> String {
+        format!("{}cmd:orchestrator:response:{request}", self.prefix)
+    }
+
+    /// Key of a service's run records.
+    #[must_use]
+    pub fn runs(&self, service: &ServiceName) -> String {
+        format!("{}runs:{service}", self.prefix)
+    }
+
+    /// Key of the daemon's own status.
+    #[must_use]
+    pub fn status(&self, own: &SourceId) -> String {
+        format!("{}{}", self.prefix, status_key(own))
+    }
+}
+
 /// Key of a source's status.
 #[must_use]
 pub fn status_key(source: &SourceId) -> String {
     format!("status:{source}")
 }
 
-/// Key of a service's run records.
+/// Key of what a source says of itself that does not change from one poll to the next.
 #[must_use]
-pub fn runs_key(service: &ServiceName) -> String {
-    format!("runs:{service}")
-}
-
-/// Channel and key of a reply.
-#[must_use]
-pub fn reply_channel(request: &RequestId) -> String {
-    format!("{COMMANDS}:response:{request}")
+pub fn meta_key(source: &SourceId) -> String {
+    format!("meta:{source}")
 }
 
 /// Whether a command did what it should.
@@ -125,6 +155,25 @@ impl SourceStatus {
             poll_count: count("poll_count"),
             error_count: count("error_count"),
         })
+    }
+}
+
+/// What matters here of a source's `meta:{source}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceMeta {
+    /// How often it means to succeed, in seconds; none where it says nothing that can be used.
+    pub refresh_interval: Option<u64>,
+    /// False where it says that it does nothing.
+    pub enabled: bool,
+}
+
+impl SourceMeta {
+    /// Reads it field by field; none where the text is no JSON object.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+        let enabled = fields.get("enabled").and_then(Value::as_bool).unwrap_or(true);
+        Some(Self { refresh_interval: fields.get("refresh_interval").and_then(Value::as_u64), enabled })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Watches the services' health, and tells the daemon's own in `status:orchestrator`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::backend::Backend;
 use crate::bus::{Bus, BusError};
 use crate::clock::Timestamp;
 use crate::event::{Event, Peer};
-use crate::message::{SourceStatus, status_key};
+use crate::message::{SourceMeta, SourceStatus, meta_key, status_key};
 use crate::names::{ServiceName, SourceId};
 use crate::report::{Chain, Problems};
 use crate::runner::Runner;
-use crate::schedule::Intervals;
+use crate::schedule::{Interval, Intervals};
 
 pub mod overdue;
 
@@ -54,6 +54,10 @@ struct Monitor<K, B> {
     options: Options,
     intervals: watch::Receiver<Arc<Intervals>>,
     watch: Watch,
+    /// What services without a place in the schedule last said of their intervals.
+    refresh: BTreeMap<ServiceName, Interval>,
+    /// The on-demand services that ran at the last look at which the Engine answered.
+    up: BTreeSet<ServiceName>,
     /// Nothing could be read at the last look.
     blind: bool,
     /// Why the Engine did not answer at the last look.
@@ -82,6 +86,8 @@ pub async fn run<K: Backend, B: Bus>(
         options,
         intervals,
         watch,
+        refresh: BTreeMap::new(),
+        up: BTreeSet::new(),
         blind: false,
         engine: None,
         last_poll: None,
@@ -140,12 +146,11 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
         }
         self.engine = engine;
         let now = Instant::now();
-        match self.seen().await {
-            Ok(seen) => {
+        match self.observe().await {
+            Ok((expected, seen)) => {
                 if std::mem::take(&mut self.blind) {
                     self.watch.excuse(now);
                 }
-                let expected = Arc::clone(&self.intervals.borrow_and_update());
                 for notice in self.watch.observe(now, Timestamp::now(), &expected, &seen) {
                     self.emit(notice);
                 }
@@ -165,24 +170,70 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
         self.tell(problems).await;
     }
 
-    async fn seen(&self) -> Result<BTreeMap<ServiceName, Success>, BusError> {
+    /// Who is expected to succeed how often, and when each last did.
+    ///
+    /// Scheduled services are expected on their intervals. Others that report are expected as often as they say at
+    /// `meta:{source}`; what they said last counts while Redis has lost it.
+    async fn observe(&mut self) -> Result<(Intervals, BTreeMap<ServiceName, Success>), BusError> {
+        let mut expected = Intervals::clone(&self.intervals.borrow_and_update());
+        let others = self.unscheduled(&expected).await;
+        let reports = |service: &ServiceName| Some((service.clone(), self.options.sources.get(service)?.clone()));
+        let reporting: Vec<(ServiceName, SourceId)> = expected.keys().chain(&others).filter_map(reports).collect();
+        let metas = others.iter().filter_map(|service| Some(meta_key(self.options.sources.get(service)?)));
+        let keys: Vec<String> = reporting.iter().map(|(_, source)| status_key(source)).chain(metas).collect();
+        let mut values = self.bus.get(&keys).await?;
+        let metas = values.split_off(reporting.len().min(values.len()));
+        for (service, meta) in others.iter().zip(metas) {
+            self.note_interval(service, meta.as_deref().and_then(SourceMeta::parse));
+            if let Some(interval) = self.refresh.get(service) {
+                expected.insert(service.clone(), Some(*interval));
+            }
+        }
         let records = self.runner.records();
-        let expected = Arc::clone(&self.intervals.borrow());
-        let (reporting, silent): (Vec<_>, Vec<_>) = expected
+        let mut seen: BTreeMap<ServiceName, Success> = expected
             .keys()
-            .map(|service| (service, self.options.sources.get(service)))
-            .partition(|(_, source)| source.is_some());
-        let keys: Vec<String> = reporting.iter().filter_map(|(_, source)| source.map(status_key)).collect();
-        let values = self.bus.get(&keys).await?;
-        let reported = reporting.into_iter().zip(values).map(|((service, _), value)| {
+            .map(|service| {
+                let ended = records.get(service).and_then(|record| record.last_success);
+                (service.clone(), ended.map_or(Success::Unseen, Success::Ended))
+            })
+            .collect();
+        seen.extend(reporting.into_iter().zip(values).map(|((service, _), value)| {
             let stamp = value.and_then(|text| SourceStatus::parse(&text)).and_then(|status| status.last_success);
-            (service.clone(), stamp.map_or(Success::Unseen, Success::Stamped))
-        });
-        let ran = silent.into_iter().map(|(service, _)| {
-            let ended = records.get(service).and_then(|record| record.last_success);
-            (service.clone(), ended.map_or(Success::Unseen, Success::Ended))
-        });
-        Ok(reported.chain(ran).collect())
+            (service, stamp.map_or(Success::Unseen, Success::Stamped))
+        }));
+        Ok((expected, seen))
+    }
+
+    /// The services that report without having a place in the schedule, and should: those of the project that run all the
+    /// time, and those with profiles, which run on demand, while they run.
+    async fn unscheduled(&mut self, scheduled: &Intervals) -> Vec<ServiceName> {
+        let profiles = self.runner.profiles();
+        let mut expected = Vec::new();
+        for service in self.options.sources.keys().filter(|service| !scheduled.contains_key(*service)) {
+            let Some(profiles) = profiles.get(service) else { continue };
+            if !profiles.is_empty() {
+                // Where the Engine does not answer, what it said last counts.
+                match tokio::time::timeout(ENGINE_LIMIT, self.runner.is_up(service)).await {
+                    Ok(Ok(true)) => drop(self.up.insert(service.clone())),
+                    Ok(Ok(false)) => drop(self.up.remove(service)),
+                    Ok(Err(_)) | Err(_) => {}
+                }
+                if !self.up.contains(service) {
+                    continue;
+                }
+            }
+            expected.push(service.clone());
+        }
+        expected
+    }
+
+    fn note_interval(&mut self, service: &ServiceName, meta: Option<SourceMeta>) {
+        let Some(meta) = meta else { return };
+        let said = meta.refresh_interval.map(Duration::from_secs).and_then(|span| Interval::try_from(span).ok());
+        match said {
+            Some(interval) if meta.enabled => drop(self.refresh.insert(service.clone(), interval)),
+            Some(_) | None => drop(self.refresh.remove(service)),
+        }
     }
 
     fn emit(&self, notice: Notice) {
@@ -204,8 +255,9 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
         });
         let broken = self.runner.broken_project().map(|fault| format!("compose files not usable: {fault}"));
         let engine = self.engine.as_ref().map(|fault| format!("engine unreachable: {fault}"));
+        let refused = self.bus.refusals().borrow().clone();
         let all: Vec<String> =
-            overdue.chain(engine).chain(broken).chain(problems.values().flatten().cloned()).collect();
+            overdue.chain(engine).chain(broken).chain(refused).chain(problems.values().flatten().cloned()).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 
@@ -220,7 +272,7 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
             error_count: self.errors,
         };
         let Ok(json) = serde_json::to_string(&status) else { return };
-        let key = status_key(&self.options.own);
+        let key = self.bus.names().status(&self.options.own);
         if let Err(error) = self.bus.set(&key, &json, Some(self.options.status_ttl)).await {
             tracing::debug!(error = %Chain(&error), "own status not written");
         }

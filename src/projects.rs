@@ -1,16 +1,16 @@
 //! The project as its files say it now: looked at before each use, read again when one of them changed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{info, warn};
 
 use crate::compose::project::Project;
-use crate::compose::{self, FileKind, Files, LoadErrors, MAX_FILE_BYTES, Model, Options};
+use crate::compose::{self, FileKind, Files, LoadErrors, LoadLimit, MAX_FILE_BYTES, Model, Options};
+use crate::file::{FileFault, FileReader};
 use crate::names::{ProjectName, ServiceName};
 use crate::spec;
 
@@ -22,8 +22,11 @@ pub struct FileError {
     pub path: String,
     /// Why.
     #[source]
-    pub source: io::Error,
+    pub source: FileFault,
 }
+
+/// Reads the files that a container's body quotes: seccomp profiles, of which the Engine's own has 12 kB.
+const CLIENT_FILE: FileReader = FileReader::new(1 << 20);
 
 /// What tells one state of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,13 +52,47 @@ impl Stamp {
     }
 }
 
+/// Files of the disk, none larger than what a load may take.
+#[derive(Debug, Clone, Copy)]
+struct Disk {
+    reader: FileReader,
+}
+
+impl Disk {
+    fn new(limit: LoadLimit) -> Self {
+        Self { reader: FileReader::new(limit.as_bytes().min(MAX_FILE_BYTES) as u64) }
+    }
+}
+
+impl Files for Disk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.reader.bytes(path).map_err(|error| error.fault.into())
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        let kind = std::fs::metadata(path)?.file_type();
+        Ok(if kind.is_dir() {
+            FileKind::Directory
+        } else if kind.is_file() {
+            FileKind::File
+        } else {
+            FileKind::Other
+        })
+    }
+}
+
 /// Reads files and remembers which, so that a change of any of them is seen: also of one that was not there.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watched {
+    disk: Disk,
     seen: Mutex<BTreeMap<PathBuf, Option<Stamp>>>,
 }
 
 impl Watched {
+    fn new(disk: Disk) -> Self {
+        Self { disk, seen: Mutex::default() }
+    }
+
     fn note(&self, path: &Path) {
         let stamp = Stamp::of(path);
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(path.to_path_buf()).or_insert(stamp);
@@ -70,27 +107,12 @@ impl Watched {
 impl Files for Watched {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.note(path);
-        let meta = std::fs::metadata(path)?;
-        if !meta.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        // One byte more tells the loader that the file is too large.
-        let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-        let mut bytes = Vec::new();
-        File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        self.disk.read(path)
     }
 
     fn kind(&self, path: &Path) -> io::Result<FileKind> {
         self.note(path);
-        let kind = std::fs::metadata(path)?.file_type();
-        Ok(if kind.is_dir() {
-            FileKind::Directory
-        } else if kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device() {
-            FileKind::Other
-        } else {
-            FileKind::File
-        })
+        self.disk.kind(path)
     }
 }
 
@@ -108,17 +130,10 @@ pub struct Projects {
 }
 
 fn load(options: &Options) -> (Arc<Watched>, Result<Model, LoadErrors>) {
-    let files = Arc::new(Watched::default());
-    let model = compose::load(files.as_ref(), options).and_then(|model| consistent(model, &files));
+    let files = Arc::new(Watched::new(Disk::new(options.limit)));
+    // A project whose services do not hold together is as broken as one that cannot be read.
+    let model = compose::load(files.as_ref(), options).and_then(|model| model.check(files.as_ref()).map(|()| model));
     (files, model)
-}
-
-/// A project whose services do not hold together is as broken as one that cannot be read: neither those that are
-/// enabled now, nor all of them, since a run may enable a profile.
-fn consistent(model: Model, files: &Watched) -> Result<Model, LoadErrors> {
-    let Err(errors) = model.select_for_stop(files, &[]) else { return Ok(model) };
-    let all = model.clone().with_profiles(vec!["*".to_owned()]);
-    if all.select_for_stop(files, &[]).is_ok() { Ok(model) } else { Err(errors) }
 }
 
 impl Projects {
@@ -161,28 +176,17 @@ impl Projects {
     pub fn select(&self, service: &ServiceName, profile: Option<&str>) -> Result<Project, LoadErrors> {
         let model = self.current();
         let services = std::slice::from_ref(service);
-        let further =
-            profile.filter(|profile| !model.profiles().iter().any(|active| active == profile || active == "*"));
-        let mut project = match further {
-            None => model.select(&Watched::default(), services)?,
-            Some(profile) => {
-                let profiles = model.profiles().iter().cloned().chain([profile.to_owned()]).collect();
-                Model::clone(&model).with_profiles(profiles).select(&Watched::default(), services)?
-            }
-        };
-        // Each run would hold a copy of all services that it does not need.
-        project.disabled.clear();
-        Ok(project)
+        model.select_in(&self.unwatched(), services, profile)
     }
 
     /// All enabled services, as `docker compose config` prints them.
     pub fn select_all(&self) -> Result<Project, LoadErrors> {
-        self.current().select(&Watched::default(), &[]).map(Project::without_label_files)
+        self.current().select(&self.unwatched(), &[]).map(Project::without_label_files)
     }
 
     /// The same without their env files, as `docker compose config --hash` hashes them.
     pub fn select_all_without_env_files(&self) -> Result<Project, LoadErrors> {
-        self.current().select_for_stop(&Watched::default(), &[]).map(Project::without_label_files)
+        self.current().select_for_stop(&self.unwatched(), &[]).map(Project::without_label_files)
     }
 
     /// The files that a service's container body quotes, by the path that the service gives.
@@ -190,8 +194,9 @@ impl Projects {
         let mut contents = BTreeMap::new();
         let Some(service) = project.services.get(name) else { return Ok(contents) };
         for path in spec::files::referenced_files(project, service) {
-            let content = std::fs::read_to_string(self.to_client_path(&path))
-                .map_err(|source| FileError { path: path.clone(), source })?;
+            let content = CLIENT_FILE
+                .text(&self.to_client_path(&path))
+                .map_err(|error| FileError { path: path.clone(), source: error.fault })?;
             contents.insert(path, content);
         }
         Ok(contents)
@@ -199,7 +204,7 @@ impl Projects {
 
     /// As [`Projects::select`] for a stop: env files are not read, and so cannot be missing.
     pub fn select_for_stop(&self, service: &ServiceName) -> Result<Project, LoadErrors> {
-        self.current().select_for_stop(&Watched::default(), std::slice::from_ref(service))
+        self.current().select_for_stop(&self.unwatched(), std::slice::from_ref(service))
     }
 
     /// Where we find a file that the Engine's host has at `path`.
@@ -208,6 +213,11 @@ impl Projects {
         let moved =
             self.options.host_paths.iter().find_map(|(client, host)| Some(client.join(path.strip_prefix(host).ok()?)));
         moved.unwrap_or_else(|| path.to_path_buf())
+    }
+
+    /// Reads what is read anew at each selection.
+    fn unwatched(&self) -> Disk {
+        Disk::new(self.options.limit)
     }
 
     /// The project's name, which stays as long as the daemon runs.

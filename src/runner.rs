@@ -1,4 +1,5 @@
-//! Does the work: runs, starts, stops and restarts services, one operation a service at a time.
+//! Does the work: runs, starts, stops and restarts services. Of each service there is one run at a time and, independent of
+//! it, one operation.
 //!
 //! A run is carried out by the [`Backend`], which never leaves its container behind: not after a failure at any step, not past its limit,
 //! not when the Engine goes away. What a crash of the daemon leaves, [`Runner::recover`] finds at the next start by the
@@ -10,17 +11,18 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{Backend, Failure, RunSpec};
+use crate::backend::{Backend, Bounds, Failure, RunSpec};
 use crate::bus::Bus;
 use crate::names::{RunId, ServiceName, SourceId};
 use crate::observer::Events;
-use crate::plan::Graph;
+use crate::plan::{self, Graph};
 use crate::projects::Projects;
 use crate::report::Trigger;
 use crate::spec::Slug;
 
 mod claims;
 mod ledger;
+mod overrun;
 mod recover;
 mod run;
 mod services;
@@ -30,6 +32,7 @@ pub(crate) use run::random;
 
 use claims::Claims;
 use ledger::Ledger;
+use overrun::{Overruns, Watched};
 
 /// How one service is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +78,8 @@ pub struct RunRequest {
     /// Keys in Redis that the run is to write. They are deleted once no other run is in its way, and before it starts: what
     /// is there afterwards is its own.
     pub results: Vec<String>,
+    /// Longest wait for a run of the service that goes on. It does not count against this run's limit.
+    pub wait_for_turn: Duration,
 }
 
 /// Why no run was started.
@@ -107,6 +112,12 @@ pub enum OperateError {
     /// The daemon is about to end.
     #[error("shutting down")]
     ShuttingDown,
+    /// A later command cancelled the start before the service's container was started.
+    #[error("start of service {0} was cancelled by a later stop")]
+    StartCancelled(ServiceName),
+    /// There is no container of the service that could be restarted.
+    #[error("service {0} has no container")]
+    NoContainer(ServiceName),
     /// The preparation or the operation failed.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -130,6 +141,7 @@ struct Inner<K, B> {
     claims: Claims,
     ledger: Ledger,
     events: Events,
+    overruns: Overruns,
 }
 
 /// Runs, starts, stops and restarts the project's services. Cheap to clone.
@@ -153,8 +165,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         stages: RunnerStages,
         events: Events,
     ) -> Self {
-        let (claims, ledger) = (Claims::default(), Ledger::default());
-        Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, ledger, events }) }
+        let (claims, ledger) = (Claims::new(stages.abort.clone()), Ledger::default());
+        let overruns = Overruns::default();
+        Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, ledger, events, overruns }) }
     }
 
     /// Where the core says what happens.
@@ -167,9 +180,14 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         self.inner.claims.running(service)
     }
 
-    /// The services that a run or an operation goes on for, or waits.
+    /// The services that a run or an operation goes on for.
     pub fn occupied(&self) -> Vec<ServiceName> {
         self.inner.claims.occupied()
+    }
+
+    /// Runs that go on past their limit, their stop grace period and some slack.
+    pub fn overrun(&self) -> Vec<(ServiceName, RunId)> {
+        self.inner.overruns.list()
     }
 
     /// What each service's runs came to since the daemon started.
@@ -218,6 +236,13 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let project = &inner.projects.select(service, own.profile.as_deref()).map_err(Failure::Project)?;
         let slug = &Slug::new(random(), &project.name, service);
         inner.backend.dry_run(RunSpec { project, service, slug, environment: &own.environment }).await
+    }
+
+    /// Watches a run until the answer is dropped.
+    fn watch(&self, service: &ServiceName, run_id: &RunId, bounds: &Bounds) -> Watched<'_> {
+        let project = self.inner.projects.current();
+        let grace = plan::grace(project.services().find(|(name, _)| *name == service).map(|(_, service)| service));
+        self.inner.overruns.watch(service, run_id, grace, bounds.due.clone())
     }
 
     fn knows(&self, service: &ServiceName) -> bool {

@@ -63,6 +63,8 @@ pub struct Slot {
     pub service: ServiceName,
     /// When it became due.
     pub at: Duration,
+    /// Its service's slots that fell due after it and are past as well: they do not come again.
+    pub missed: u64,
 }
 
 /// One difference between two sets of intervals.
@@ -199,10 +201,11 @@ impl Timetable {
                 continue;
             }
             if let Some(entry) = self.entries.get(&service).copied() {
-                let next = next_on_grid(at, entry.every.0, now);
+                let missed = past(at, entry.every.0, now);
+                let next = at.saturating_add(entry.every.0.saturating_mul(missed.saturating_add(1)));
                 self.set(&service, Entry { every: entry.every, last: Some(at), next });
+                due.push(Slot { service, at, missed: missed.into() });
             }
-            due.push(Slot { service, at });
         }
         due
     }
@@ -219,11 +222,10 @@ impl Timetable {
     }
 }
 
-/// The first point after `now` of the grid through `at`.
-fn next_on_grid(at: Duration, every: Duration, now: Duration) -> Duration {
-    let missed = now.saturating_sub(at).as_nanos() / every.as_nanos().max(1);
-    let steps = u32::try_from(missed.saturating_add(1)).unwrap_or(u32::MAX);
-    at.saturating_add(every.saturating_mul(steps))
+/// How many points of the grid through `at` lie between it and `now`.
+fn past(at: Duration, every: Duration, now: Duration) -> u32 {
+    let past = now.saturating_sub(at).as_nanos() / every.as_nanos().max(1);
+    u32::try_from(past).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

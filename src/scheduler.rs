@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
@@ -23,6 +24,7 @@ use crate::schedule::{FirstSlot, Intervals, Slot, Timetable};
 ///
 /// At the start everything is due, or after its interval where `first` says so. At most `parallel` scheduled runs go on at
 /// once: the others wait in the order of their due times. A slot whose service is still waiting or running is skipped.
+/// Every slot has an event that says what became of it: its run's end, or why there was none.
 /// `intervals` replaces the timetable's intervals whenever it changes; services whose interval stays keep their grid.
 pub async fn run<K: Backend, B: Bus>(
     runner: Runner<K, B>,
@@ -69,12 +71,24 @@ pub async fn run<K: Backend, B: Bus>(
     }
 }
 
+/// What became of a service's last slot, while it is not done.
+#[derive(Debug, Clone, Copy)]
+enum Pending {
+    /// It waits for one of the runs that go on to end.
+    Waits { since: Instant },
+    /// Its run goes on.
+    Runs { since: Instant },
+}
+
+/// What a slot waits for where all places are taken.
+const PLACES: &str = "max_parallel";
+
 /// What the runs of earlier slots are doing.
 #[derive(Debug, Default)]
 struct State {
-    /// Services whose scheduled run waits for a permit or goes on, and since when.
-    busy: BTreeMap<ServiceName, Instant>,
-    /// Services that the project lacks, so that it is said once.
+    /// The slots that are not done, by service.
+    pending: BTreeMap<ServiceName, Pending>,
+    /// Services that the project lacks, so that one warning is enough.
     unknown: BTreeSet<ServiceName>,
 }
 
@@ -89,16 +103,26 @@ struct Launcher<K, B> {
 
 impl<K: Backend, B: Bus> Launcher<K, B> {
     fn launch(&self, slot: Slot) {
-        let service = slot.service;
+        let Slot { service, missed, .. } = slot;
+        if missed > 0 {
+            self.events.emit(&Event::SlotsMissed { service: service.clone(), missed });
+        }
         self.events.emit(&Event::SlotDue { service: service.clone() });
-        {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(since) = state.busy.get(&service) {
-                let running = self.runner.running(&service);
-                let why = Skip::Running { run_id: running, since: since.elapsed() };
-                return self.events.emit(&Event::SlotSkipped { service, why });
+        let pending = lock(&self.state).pending.get(&service).copied();
+        let why = match pending {
+            None => None,
+            Some(Pending::Waits { since }) => Some(Skip::Waiting { waits_for: PLACES, since: since.elapsed() }),
+            Some(Pending::Runs { since }) => {
+                Some(Skip::Running { run_id: self.runner.running(&service), since: since.elapsed() })
             }
-            state.busy.insert(service.clone(), Instant::now());
+        };
+        if let Some(why) = why {
+            return self.events.emit(&Event::SlotSkipped { service, why });
+        }
+        let due = Instant::now();
+        lock(&self.state).pending.insert(service.clone(), Pending::Waits { since: due });
+        if self.permits.available_permits() == 0 {
+            self.events.emit(&Event::SlotQueued { service: service.clone(), waits_for: PLACES });
         }
         let (runner, permits, state) = (self.runner.clone(), Arc::clone(&self.permits), Arc::clone(&self.state));
         let (intake, events) = (self.intake.clone(), self.events.clone());
@@ -110,35 +134,49 @@ impl<K: Backend, B: Bus> Launcher<K, B> {
                     () = intake.cancelled() => None,
                     permit = permits.acquire() => permit.ok(),
                 };
-                if permit.is_some() {
+                let refused = if permit.is_some() {
+                    lock(&state).pending.insert(service.clone(), Pending::Runs { since: Instant::now() });
                     let request = RunRequest {
                         service: service.clone(),
                         trigger: Trigger::Schedule,
                         environment: BTreeMap::new(),
                         results: Vec::new(),
+                        wait_for_turn: Duration::ZERO,
                     };
                     // Apart, so that a slot that waits holds no room for a run.
-                    let ended = Box::pin(runner.run(request)).await;
-                    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                    note(&events, &service, ended.err(), &mut state);
+                    Box::pin(runner.run(request)).await.err()
+                } else {
+                    Some(RunError::ShuttingDown)
+                };
+                let mut state = lock(&state);
+                if let Some(why) = skip(&service, due, refused, &mut state.unknown) {
+                    events.emit(&Event::SlotSkipped { service: service.clone(), why });
                 }
-                state.lock().unwrap_or_else(PoisonError::into_inner).busy.remove(&service);
+                state.pending.remove(&service);
             }
             .instrument(span),
         );
     }
 }
 
-/// Tells of a slot that gave no run. A run that was started tells of itself.
-fn note(events: &Events, service: &ServiceName, refused: Option<RunError>, state: &mut State) {
-    let why = match refused {
+/// Why a slot gave no run, where it gave none.
+fn skip(
+    service: &ServiceName,
+    due: Instant,
+    refused: Option<RunError>,
+    unknown: &mut BTreeSet<ServiceName>,
+) -> Option<Skip> {
+    match refused {
         None => {
-            state.unknown.remove(service);
-            return;
+            unknown.remove(service);
+            None
         }
-        Some(RunError::UnknownService(_)) => Skip::UnknownService { repeated: !state.unknown.insert(service.clone()) },
-        Some(RunError::ShuttingDown) => Skip::ShuttingDown { waited: std::time::Duration::ZERO },
-        Some(error @ RunError::Busy { .. }) => Skip::Busy { error: error.to_string() },
-    };
-    events.emit(&Event::SlotSkipped { service: service.clone(), why });
+        Some(RunError::UnknownService(_)) => Some(Skip::UnknownService { repeated: !unknown.insert(service.clone()) }),
+        Some(RunError::ShuttingDown) => Some(Skip::ShuttingDown { waited: due.elapsed() }),
+        Some(error @ RunError::Busy { .. }) => Some(Skip::Busy { error: error.to_string() }),
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, BusError, Event};
+use crate::bus::{Bus, BusError, Event, Value};
 use crate::event::Event::{ConfigNotWritten, ConfigWritten};
 use crate::message::{CONFIG_CHANGED, ConfigChanged, config_key};
 use crate::observer::Events;
@@ -19,9 +19,6 @@ use crate::report::Chain;
 pub mod seed;
 
 use seed::Seeds;
-
-/// Largest value that is remembered, in bytes.
-const LARGEST_VALUE: usize = 256 * 1024;
 
 /// Where a section's value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,19 +40,46 @@ impl Origin {
 struct Section {
     name: String,
     key: String,
-    /// The value to write where there is none.
-    value: Option<(String, Origin)>,
+    /// What the variables say; none where nothing is written without them.
+    first: Option<String>,
+    /// The last value that was seen.
+    last_seen: Option<String>,
     /// It was in Redis once.
     written: bool,
+    /// What is at the key cannot be remembered; said once.
+    odd: bool,
 }
 
 impl Section {
-    fn saw(&mut self, text: String) {
-        self.written = true;
-        if text.len() <= LARGEST_VALUE {
-            self.value = Some((text, Origin::LastSeen));
-        }
+    /// The value to write where there is none.
+    fn value(&self) -> Option<(&str, Origin)> {
+        let last_seen = self.last_seen.as_deref().map(|text| (text, Origin::LastSeen));
+        last_seen.or_else(|| self.first.as_deref().map(|text| (text, Origin::Environment)))
     }
+
+    /// Remembers a value that is there. What no reader could use is not written again.
+    fn saw(&mut self, found: Value) {
+        let problem = match found {
+            Value::Absent => return,
+            Value::Text(text) if is_object(&text) => {
+                self.last_seen = Some(text);
+                None
+            }
+            Value::Text(_) => Some("is no JSON object".to_owned()),
+            Value::Unreadable(why) => Some(why.to_string()),
+        };
+        self.written = true;
+        if let Some(problem) = &problem
+            && !self.odd
+        {
+            tracing::warn!(key = self.key, problem, "config not remembered");
+        }
+        self.odd = problem.is_some();
+    }
+}
+
+fn is_object(text: &str) -> bool {
+    text.trim_ascii_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 /// Keeps the sections of the configuration present.
@@ -63,7 +87,7 @@ pub struct Seeder<B> {
     bus: Arc<B>,
     events: Events,
     sections: Vec<Section>,
-    /// The last refusal was told.
+    /// The last refusal was logged.
     refused: bool,
 }
 
@@ -77,27 +101,23 @@ impl<B: Bus> Seeder<B> {
         let sections = seeds.keys().map(|name| Section {
             name: name.clone(),
             key: config_key(name),
-            value: first
-                .remove(name)
-                .map(|object| (serde_json::Value::Object(object).to_string(), Origin::Environment)),
+            first: first.remove(name).map(|object| serde_json::Value::Object(object).to_string()),
+            last_seen: None,
             written: false,
+            odd: false,
         });
         Self { sections: sections.collect(), bus, events, refused: false }
     }
 
-    /// Writes the sections that are missing and remembers those that are there.
+    /// Writes the sections that are missing, and remembers those that are there.
     pub async fn seed(&mut self) -> Result<(), BusError> {
         let keys: Vec<String> = self.sections.iter().map(|section| section.key.clone()).collect();
-        let found = self.bus.get(&keys).await?;
+        let found = self.bus.read(&keys).await?;
         for (section, found) in self.sections.iter_mut().zip(found) {
-            if let Some(text) = found {
-                section.saw(text);
-                continue;
-            }
-            let Some((value, origin)) = section.value.clone() else { continue };
-            if self.bus.set_absent(&section.key, &value).await? {
-                let again = std::mem::replace(&mut section.written, true);
-                self.events.emit(&ConfigWritten { section: section.name.clone(), from: origin.as_str(), again });
+            if found == Value::Absent {
+                write(self.bus.as_ref(), &self.events, section).await?;
+            } else {
+                section.saw(found);
             }
         }
         self.refused = false;
@@ -106,10 +126,20 @@ impl<B: Bus> Seeder<B> {
 
     async fn read(&mut self, name: &str) -> Result<(), BusError> {
         let Some(section) = self.sections.iter_mut().find(|section| section.name == name) else { return Ok(()) };
-        if let Some(text) = self.bus.get(std::slice::from_ref(&section.key)).await?.into_iter().flatten().next() {
-            section.saw(text);
+        match self.bus.read(std::slice::from_ref(&section.key)).await?.pop() {
+            // Somebody deleted it and said so: they want it anew.
+            None | Some(Value::Absent) => {
+                if section.last_seen.take().is_some() {
+                    tracing::info!(section = section.name, "config deleted");
+                }
+                section.written = false;
+                write(self.bus.as_ref(), &self.events, section).await
+            }
+            Some(found) => {
+                section.saw(found);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Seeds on every new connection and each `period` since `epoch`, and watches the sections, until intake closes.
@@ -131,12 +161,12 @@ impl<B: Bus> Seeder<B> {
                 },
             };
             if let Err(error) = outcome {
-                self.tell(&error);
+                self.log(&error);
             }
         }
     }
 
-    fn tell(&mut self, error: &BusError) {
+    fn log(&mut self, error: &BusError) {
         match error {
             BusError::Refused { .. } if !self.refused => {
                 self.refused = true;
@@ -148,4 +178,15 @@ impl<B: Bus> Seeder<B> {
             }
         }
     }
+}
+
+/// Writes a section that is missing, if there is anything to write.
+async fn write<B: Bus>(bus: &B, events: &Events, section: &mut Section) -> Result<(), BusError> {
+    let Some((value, origin)) = section.value() else { return Ok(()) };
+    if bus.set_absent(&section.key, value).await? {
+        let from = origin.as_str();
+        let again = std::mem::replace(&mut section.written, true);
+        events.emit(&ConfigWritten { section: section.name.clone(), from, again });
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::action::{Actions, ConfigChanges, Reactions};
 use crate::bus::redis::Address;
+use crate::message::OwnNames;
 use crate::names::{ServiceName, SourceId};
 use crate::schedule::{Interval, Intervals};
 use crate::seeder::seed::Seeds;
@@ -30,8 +31,8 @@ pub use environment::{Environment, SettingsWarning};
 pub use error::{Place, Problem, SettingsError, SettingsErrors, Source};
 pub use scalar::Variables;
 pub use sections::{
-    Color, Commands, Compose, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs, Scheduler,
-    Service, Services, Shutdown,
+    Color, Commands, Compose, Control, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs,
+    Scheduler, Service, Services, Shutdown, StateDirectory,
 };
 
 use check::Check;
@@ -81,12 +82,18 @@ pub struct Settings {
     pub compose: Compose,
     /// How the Engine is reached.
     pub docker: Docker,
-    /// How Redis is reached.
-    pub redis: Address,
+    /// How Redis is reached; none: there is none, and nothing is missing.
+    pub redis: Option<Address>,
+    /// What is ours on Redis is called.
+    pub redis_names: OwnNames,
+    /// Where the running daemon is asked.
+    pub control: Control,
     /// How scheduled runs are started.
     pub scheduler: Scheduler,
     /// What holds for every run.
     pub runs: Runs,
+    /// Where the daemon keeps what it remembers.
+    pub state: StateDirectory,
     /// How the daemon ends.
     pub shutdown: Shutdown,
     /// How services are watched.
@@ -141,8 +148,10 @@ struct Raw {
     compose: Compose,
     docker: Docker,
     redis: RawRedis,
+    control: Control,
     scheduler: Scheduler,
     runs: Runs,
+    state: StateDirectory,
     shutdown: Shutdown,
     health: Health,
     commands: Commands,
@@ -164,7 +173,7 @@ impl Settings {
         let merged = Merged::new(&layers);
         let (raw, wrong) = merged.read::<Raw>();
         faults.extend(wrong);
-        let settings = raw.and_then(|raw| {
+        let settings = raw.map(|raw| {
             Check { merged: &merged, environment: &sources.environment, faults: &mut faults }.settings(raw, warnings)
         });
         match settings {

@@ -58,12 +58,9 @@ impl Text {
         for part in &self.0 {
             match part {
                 Part::Literal(text) => filled.push_str(text),
-                Part::Field(_, field) => match values.get(field) {
-                    Some(Value::String(text)) => {
-                        filled.extend(text.chars().filter(|c| !c.is_control()).take(LONGEST_VALUE));
-                    }
-                    Some(value @ (Value::Number(_) | Value::Bool(_))) => filled.push_str(&value.to_string()),
-                    Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => filled.push_str("unknown"),
+                Part::Field(_, field) => match values.get(field).and_then(scalar) {
+                    Some(text) => filled.push_str(&text),
+                    None => filled.push_str("unknown"),
                 },
             }
         }
@@ -78,12 +75,29 @@ impl Text {
         }
     }
 
+    /// The fields that its placeholders name.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Literal(_) => None,
+            Part::Field(_, field) => Some(field.as_str()),
+        })
+    }
+
     /// The roots of its placeholders.
     pub fn roots(&self) -> impl Iterator<Item = Root> + '_ {
         self.0.iter().filter_map(|part| match part {
             Part::Literal(_) => None,
             Part::Field(root, _) => Some(*root),
         })
+    }
+}
+
+/// What a placeholder shows of a value; none for null, lists and objects.
+pub(super) fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.chars().filter(|c| !c.is_control()).take(LONGEST_VALUE).collect()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 

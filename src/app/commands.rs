@@ -94,9 +94,9 @@ fn read_only_runner(
     settings: &Settings,
     engine: &Arc<Docker>,
     located: project::Located,
-) -> Result<Runner<ComposeBackend<Docker>, RedisBus>, Failed> {
+) -> Result<Runner<ComposeBackend<Docker>, Option<RedisBus>>, Failed> {
     let projects = Arc::new(Projects::open(located.options).map_err(|errors| configuration(&errors))?);
-    let bus = Arc::new(RedisBus::new(&settings.redis).context("Redis address")?);
+    let bus = Arc::new(super::bus(settings).context("Redis address")?);
     let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
     let options = compose_options(&settings.docker, dialect(&settings.compose, located.deployed_by));
     let backend = ComposeBackend::new(Arc::clone(engine), Arc::clone(&projects), options);
@@ -104,7 +104,11 @@ fn read_only_runner(
 }
 
 /// The calls of a run of the service with their causes, one a line.
-async fn print_plan(runner: &Runner<ComposeBackend<Docker>, RedisBus>, service: &ServiceName, text: &mut String) {
+async fn print_plan(
+    runner: &Runner<ComposeBackend<Docker>, Option<RedisBus>>,
+    service: &ServiceName,
+    text: &mut String,
+) {
     match runner.dry_run(service).await {
         Ok(plan) => {
             for warning in &plan.warnings {

@@ -1,6 +1,5 @@
 //! The components as the settings describe them.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +9,10 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::RETRY;
-use crate::action::Allowed;
+use crate::action::permission::Permissions;
 use crate::backend::Backend;
 use crate::bus::{Bus, Connection};
-use crate::dispatcher::{self, Lifetime, Outputs, Scheduled, ScheduledServices};
+use crate::dispatcher::{self, Lifetime, Outputs, PollServices, Scheduled, ScheduledServices};
 use crate::message::{SCHEDULE, config_key};
 use crate::monitor;
 use crate::names::{ServiceName, SourceId};
@@ -63,9 +62,13 @@ impl<K: Backend, B: Bus> Parts<K, B> {
         let outputs = Outputs { intervals: intervals.clone(), problems, work: work.clone() };
         let lifetime = Lifetime { epoch, period, intake: intake.clone() };
         let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), self.dispatcher());
-        supervisor.start("dispatcher", dispatcher::run(bus, runner, options, outputs, lifetime));
+        // Commands, messages and the schedule's changes come over Redis only.
+        let redis = self.settings.redis.is_some();
+        if redis {
+            supervisor.start("dispatcher", dispatcher::run(bus, runner, options, outputs, lifetime));
+        }
 
-        let schedule = self.schedule();
+        let schedule = self.poll_services().of(&self.runner.projects().current());
         let first_run = match self.settings.scheduler.first_run {
             FirstRun::Immediate => crate::schedule::FirstSlot::Now,
             FirstRun::NextSlot => crate::schedule::FirstSlot::AfterInterval,
@@ -74,7 +77,8 @@ impl<K: Backend, B: Bus> Parts<K, B> {
         let (bus, runner, intake) = (self.bus, self.runner, intake.clone());
         supervisor.start("scheduler", async move {
             let started = async {
-                let seeder = first_look(bus.as_ref(), seeder, &schedule, &intervals).await;
+                let seeder =
+                    if redis { Some(first_look(bus.as_ref(), seeder, &schedule, &intervals).await) } else { None };
                 recover(&runner, &work).await;
                 seeder
             };
@@ -83,7 +87,12 @@ impl<K: Backend, B: Bus> Parts<K, B> {
                 seeder = started => seeder,
             };
             let runs = scheduler::run(runner, intervals.subscribe(), first_run, parallel, work, intake.clone());
-            tokio::join!(runs, seeder.run(epoch, period, intake));
+            let seeding = async {
+                if let Some(seeder) = seeder {
+                    seeder.run(epoch, period, intake).await;
+                }
+            };
+            tokio::join!(runs, seeding);
         });
     }
 
@@ -103,37 +112,27 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             actions: self.settings.actions.clone(),
             reactions: self.settings.reactions.clone(),
             config_changes: self.settings.config_changes.clone(),
-            allowed: self.allowed(),
-            schedule: self.schedule(),
+            services: self.poll_services(),
             max_in_flight: self.settings.commands.max_in_flight,
             reply_ttl: self.settings.commands.reply_ttl,
         }
     }
 
-    /// What commands may name: asked each time, because the Compose file may change.
-    fn allowed(&self) -> Box<dyn Fn() -> Allowed + Send + Sync> {
-        let runner = self.runner.clone();
-        let profiles: BTreeSet<String> = self.settings.commands.profiles.iter().cloned().collect();
-        let mut denied: BTreeSet<ServiceName> = self.settings.commands.deny.iter().cloned().collect();
-        denied.extend(self.own_service.clone());
-        Box::new(move || {
-            let services = runner.profiles();
-            let named = |names: &Vec<String>| names.iter().any(|name| profiles.contains(name));
-            let operate = services.iter().filter(|(name, names)| named(names) && !denied.contains(*name));
-            let restart = services.keys().filter(|name| !denied.contains(*name));
-            Allowed { operate: operate.map(|(name, _)| name.clone()).collect(), restart: restart.cloned().collect() }
-        })
-    }
-
-    /// The services of `config:schedule`.
-    fn schedule(&self) -> ScheduledServices {
+    fn poll_services(&self) -> PollServices {
+        let commands = &self.settings.commands;
+        let permissions = Permissions {
+            profiles: commands.profiles.iter().cloned().collect(),
+            deny: commands.deny.iter().cloned().collect(),
+            own: self.own_service.clone(),
+        };
+        let services = self.settings.services.iter();
+        let on_command = services.filter(|(_, own)| !own.is_scheduled()).map(|(name, _)| name.clone()).collect();
         let intervals = self.settings.intervals().into_iter();
-        intervals
-            .map(|(service, default)| {
-                let key = self.settings.service(&service).schedule_key.to_owned();
-                (service, Scheduled { key, default })
-            })
-            .collect()
+        let scheduled = intervals.map(|(service, default)| {
+            let key = self.settings.service(&service).schedule_key.to_owned();
+            (service, Scheduled { key, default, by_settings: true })
+        });
+        PollServices { scheduled: scheduled.collect(), on_command, permissions }
     }
 }
 

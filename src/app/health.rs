@@ -1,23 +1,25 @@
-//! Whether the running daemon is well: asked over a socket that exists only in the kernel, so a read-only image will do.
+//! Whether the running daemon is well: what it answers over the control socket, and the subcommand that asks.
 
-use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use futures::StreamExt;
+use futures::stream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, error};
 
-use super::{Failed, RETRY};
+use super::{Failed, engine, own_container, project};
 use crate::backend::Backend;
 use crate::bus::{Bus, Connection};
+use crate::control::client::{self, Meant};
+use crate::control::place::Bound;
+use crate::control::{Answer, Greeting, Health, Request, VERSION, server};
+use crate::ledger::StoreStatus;
+use crate::names::ProjectName;
+use crate::projects::Projects;
 use crate::report::Chain;
 use crate::runner::Runner;
 use crate::settings::Settings;
@@ -28,90 +30,105 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How long the Engine may take to answer: less than that, so that it is named.
 const ENGINE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What the daemon says of itself.
-#[derive(Debug, Serialize, Deserialize)]
-struct Answer {
-    /// Engine and Redis can be used. A broken project does not count: the last good one is in use.
-    well: bool,
-    /// `ok`, or why the Engine cannot be used.
-    engine: String,
-    /// `ok`, or why Redis cannot be used.
-    redis: String,
-    /// `ok`, or what is wrong with the Compose files as they are now.
-    project: String,
-}
-
-/// The socket's name: the same for the daemon and for who asks with the same settings in the same directory.
-fn address(settings: &Settings) -> io::Result<SocketAddr> {
-    let here = std::env::current_dir()?;
-    let identity = (here, &settings.compose.files, &settings.compose.project_name, &settings.docker.host);
-    let identity = format!("{identity:?}");
-    SocketAddr::from_abstract_name(format!("sense-orchestrator/{:x}", Sha256::digest(identity.as_bytes())))
-}
-
-/// Answers until the intake closes.
+/// Answers on the control socket until the intake closes.
 pub(super) async fn answer<K: Backend, B: Bus>(
     settings: Settings,
     runner: Runner<K, B>,
     bus: Arc<B>,
+    ledger: watch::Receiver<StoreStatus>,
     intake: CancellationToken,
 ) {
-    let listener = address(&settings).and_then(|address| StdListener::bind_addr(&address)).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        UnixListener::from_std(listener)
-    });
-    let listener = match listener {
-        Ok(listener) => listener,
-        Err(error) => {
-            warn!(%error, "health cannot be asked for, another daemon of this project may run");
-            intake.cancelled().await;
-            return;
-        }
+    let greeting = Greeting {
+        version: VERSION,
+        project_name: runner.projects().name(),
+        engine: settings.docker.host.to_string(),
+        pid: std::process::id(),
     };
-    loop {
-        let accepted = tokio::select! {
-            () = intake.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((mut stream, _)) = accepted else {
-            // There are too many open files, for example, which would be said again at once.
-            tokio::time::sleep(RETRY).await;
-            continue;
-        };
-        let answer = look(&runner, bus.as_ref()).await;
-        let text = serde_json::to_vec(&answer).unwrap_or_default();
-        // Who asked may be gone.
-        let _ = timeout(LIMIT, stream.write_all(&text)).await;
+    if let Err(error) = serve(&settings, greeting, runner, bus, ledger, intake.clone()).await {
+        error!(error = %Chain(&error), "no control socket, health cannot be asked for");
+        intake.cancelled().await;
     }
 }
 
-async fn look<K: Backend, B: Bus>(runner: &Runner<K, B>, bus: &B) -> Answer {
+async fn serve<K: Backend, B: Bus>(
+    settings: &Settings,
+    greeting: Greeting,
+    runner: Runner<K, B>,
+    bus: Arc<B>,
+    ledger: watch::Receiver<StoreStatus>,
+    intake: CancellationToken,
+) -> std::io::Result<()> {
+    let own_uid = server::own_uid()?;
+    let mut random = [0; 8];
+    random.iter_mut().zip(crate::runner::random()).for_each(|(byte, from)| *byte = from);
+    let places = &settings.control.places;
+    let socket = Bound::new(places, greeting.project_name.as_str(), &greeting.engine, own_uid, random).await?;
+    debug!(%socket, "control socket");
+    let asked = greeting.clone();
+    let answer = move |request| match request {
+        Request::Health => {
+            let (runner, bus, ledger, asked) = (runner.clone(), Arc::clone(&bus), ledger.clone(), asked.clone());
+            stream::once(async move { Answer::Health(look(&runner, bus.as_ref(), &ledger, asked).await) }).boxed()
+        }
+    };
+    server::run(socket, greeting, own_uid, answer, intake).await
+}
+
+async fn look<K: Backend, B: Bus>(
+    runner: &Runner<K, B>,
+    bus: &B,
+    ledger: &watch::Receiver<StoreStatus>,
+    asked: Greeting,
+) -> Health {
     let engine = match timeout(ENGINE_LIMIT, runner.ping()).await {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(Chain(&failure).to_string()),
         Err(_) => Some("no answer in time".to_owned()),
     };
     let redis = match &*bus.connection().borrow() {
-        Connection::Up { .. } => None,
+        Connection::Up { .. } => bus.refusals().borrow().first().cloned(),
+        Connection::Off => None,
         Connection::Down { reason } => Some(reason.clone()),
     };
+    let problems = problems(runner);
     let project = runner.broken_project();
-    let well = engine.is_none() && redis.is_none();
+    let well = engine.is_none() && redis.is_none() && problems.is_empty();
     let said = |fault: Option<String>| fault.unwrap_or_else(|| "ok".to_owned());
-    Answer { well, engine: said(engine), redis: said(redis), project: said(project) }
+    let (engine, redis, project) = (said(engine), said(redis), said(project));
+    let ledger = ledger.borrow().to_string();
+    Health { well, engine, redis, project, ledger, problems, project_name: asked.project_name, pid: asked.pid }
+}
+
+/// What makes the daemon unwell besides a lost connection.
+fn problems<K: Backend, B: Bus>(runner: &Runner<K, B>) -> Vec<String> {
+    let overrun = runner.overrun().into_iter();
+    overrun.map(|(service, run_id)| format!("run {run_id} of {service} goes on past its limit")).collect()
 }
 
 /// Asks the running daemon, prints what it says, and fails unless it is well.
 pub(super) async fn ask(settings: &Settings) -> Result<(), Failed> {
-    let asking = async {
-        let stream = StdStream::connect_addr(&address(settings)?)?;
-        stream.set_nonblocking(true)?;
-        let mut text = String::new();
-        UnixStream::from_std(stream)?.read_to_string(&mut text).await?;
-        Ok::<_, io::Error>(text)
+    let answer = timeout(LIMIT, asked(settings, Request::Health)).await.context("the daemon does not answer")??;
+    let Answer::Health(health) = answer else {
+        return Err(Failed::Other(anyhow::anyhow!("the daemon answered something else")));
     };
-    let text = timeout(LIMIT, asking).await.context("the daemon does not answer")?.context("no daemon runs here")?;
-    super::commands::print_json(&text)?;
-    let answer: Answer = serde_json::from_str(&text).context("the daemon's answer is not readable")?;
-    if answer.well { Ok(()) } else { Err(Failed::Other(anyhow::anyhow!("the daemon is not well"))) }
+    super::commands::print_json(&serde_json::to_string(&health).context("the answer has no JSON form")?)?;
+    if health.well { Ok(()) } else { Err(Failed::Other(anyhow::anyhow!("the daemon is not well"))) }
+}
+
+/// The first line of the answer of the daemon that is meant.
+async fn asked(settings: &Settings, request: Request) -> anyhow::Result<Answer> {
+    let in_container = own_container::id().is_some();
+    let named = settings.compose.project_name.clone();
+    let implied = if in_container || named.is_some() { None } else { implied(settings).await };
+    let meant = Meant { named, implied, engine: settings.docker.host.to_string(), in_container };
+    let own_uid = server::own_uid().context("cannot find out who we are")?;
+    let mut daemon = client::Connection::open(&settings.control.places, &meant, own_uid).await?;
+    daemon.ask(request).await?;
+    daemon.next().await?.context("the daemon closed the connection")
+}
+
+/// The project that we stand in, where there is one that can be read.
+async fn implied(settings: &Settings) -> Option<ProjectName> {
+    let located = project::locate_now(&settings.compose, &engine(&settings.docker)).await;
+    Projects::open(located.options).ok().map(|projects| projects.name())
 }

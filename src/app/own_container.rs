@@ -1,13 +1,17 @@
 //! The container that we run in: which it is, and what its labels and mounts say of the project.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::engine::{Engine, EngineError};
+use crate::file::FileReader;
 use crate::spec::{Dialect, labels};
 
 /// Where the kernel lists our mounts; the Engine mounts files of the container's own folder into each container.
 const MOUNTS: &str = "/proc/self/mountinfo";
+
+/// Reads that list, which may hold every mount of the host.
+const MOUNT_LIST: FileReader = FileReader::new(4 << 20);
 
 /// The container that we run in, as Compose labelled it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +31,7 @@ pub(super) struct OwnContainer {
 
 /// The id of our container, none outside of one.
 pub(super) fn id() -> Option<String> {
-    id_in(&std::fs::read_to_string(MOUNTS).ok()?)
+    id_in(&MOUNT_LIST.text(Path::new(MOUNTS)).ok()?)
 }
 
 fn id_in(mounts: &str) -> Option<String> {

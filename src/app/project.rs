@@ -1,6 +1,7 @@
 //! Where the Compose project is: as the settings say, else as our own container's labels say, else where we stand.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use tokio::time::sleep;
@@ -10,6 +11,7 @@ use super::RETRY;
 use super::own_container::{self, OwnContainer};
 use crate::compose::Options;
 use crate::engine::Engine;
+use crate::memory;
 use crate::names::ServiceName;
 use crate::report::Chain;
 use crate::settings;
@@ -31,7 +33,7 @@ pub(super) async fn locate(settings: &settings::Compose, engine: &impl Engine) -
         Some(id) => asked(engine, &id).await,
         None => None,
     };
-    located(settings, own, &here())
+    located(settings, own, &here(settings))
 }
 
 /// As [`locate`], but does not wait: what the Engine does not say at once is not known.
@@ -40,12 +42,19 @@ pub(super) async fn locate_now(settings: &settings::Compose, engine: &impl Engin
         Some(id) => own_container::inspect(engine, &id).await.ok().flatten(),
         None => None,
     };
-    located(settings, own, &here())
+    located(settings, own, &here(settings))
 }
 
-/// Where we stand; the root where that is gone.
-fn here() -> PathBuf {
-    std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"))
+/// Where we stand, by the name that the shell has for it: behind a symbolic link the project is called, and its paths
+/// are, as the link says. The root where it is gone.
+///
+/// Source: Go's `os.Getwd`, which Compose asks.
+fn here(settings: &settings::Compose) -> PathBuf {
+    let place = |path: &Path| std::fs::metadata(path).ok().map(|folder| (folder.dev(), folder.ino()));
+    let actual = place(Path::new("."));
+    let shell = settings.shell_directory.as_deref().filter(|shell| shell.is_absolute());
+    let same = shell.filter(|shell| actual.is_some() && place(shell) == actual);
+    same.map_or_else(|| std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")), Path::to_owned)
 }
 
 async fn asked(engine: &impl Engine, id: &str) -> Option<OwnContainer> {
@@ -98,6 +107,7 @@ fn located(settings: &settings::Compose, own: Option<OwnContainer>, here: &Path)
         profiles: settings.profiles.clone(),
         environment,
         host_paths: own.mounts.iter().filter(|(path, host)| path != host).cloned().collect(),
+        limit: memory::load_limit(memory::limit()),
     };
     if options.files.is_empty() && !own.config_files.is_empty() {
         options.files = own.config_files.iter().map(|file| own.to_own_path(file)).collect();

@@ -118,6 +118,10 @@ impl<E: Engine> Backend for ComposeBackend<E> {
         self.bring_down(project, service, before).await
     }
 
+    async fn restart(&self, project: &Project, service: &ServiceName) -> Result<bool, Failure> {
+        self.restart_containers(project, service).await
+    }
+
     async fn is_up(&self, project: &ProjectName, service: &ServiceName) -> Result<bool, Failure> {
         let stack = self.observe(project).await?;
         Ok(stack.of_service(service).any(|container| container.state == State::Running))

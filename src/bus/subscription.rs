@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 const MOST_WAITING: usize = 16_384;
 
 /// Most bytes of messages that wait for their reader.
-const MOST_WAITING_BYTES: usize = 4 * 1024 * 1024;
+const MOST_WAITING_BYTES: usize = 2 * 1024 * 1024;
 
 /// One message on a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ struct State {
 struct Queue {
     state: Mutex<State>,
     changed: Notify,
-    /// The reader took something from a crowded queue.
+    /// The reader caught up to half of what may wait.
     taken: Notify,
 }
 
@@ -71,11 +71,11 @@ pub struct Feed {
 
 /// A subscription whose reader is behind.
 #[derive(Debug)]
-pub struct Crowd(Arc<Queue>);
+pub struct Backlog(Arc<Queue>);
 
-impl Crowd {
+impl Backlog {
     /// Waits until the reader has caught up to half of what may wait.
-    pub async fn disperse(&self) {
+    pub async fn wait_for_half(&self) {
         self.0.taken.notified().await;
     }
 }
@@ -94,9 +94,9 @@ impl Subscription {
             let changed = self.0.changed.notified();
             {
                 let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-                let crowded = state.is_crowded();
+                let behind = state.over_half();
                 if let Some(event) = state.take() {
-                    if crowded && !state.is_crowded() {
+                    if behind && !state.over_half() {
                         self.0.taken.notify_one();
                     }
                     return Some(event);
@@ -111,7 +111,7 @@ impl Subscription {
 }
 
 impl State {
-    fn is_crowded(&self) -> bool {
+    fn over_half(&self) -> bool {
         self.waiting.len() > MOST_WAITING / 2 || self.bytes > MOST_WAITING_BYTES / 2
     }
 
@@ -155,9 +155,9 @@ impl Feed {
     }
 
     /// A handle to wait on where so much waits that the next messages may not find room.
-    pub fn crowded(&self) -> Option<Crowd> {
-        let crowded = self.queue.state.lock().unwrap_or_else(PoisonError::into_inner).is_crowded();
-        crowded.then(|| Crowd(Arc::clone(&self.queue)))
+    pub fn backlog(&self) -> Option<Backlog> {
+        let behind = self.queue.state.lock().unwrap_or_else(PoisonError::into_inner).over_half();
+        behind.then(|| Backlog(Arc::clone(&self.queue)))
     }
 
     /// Says that messages were lost on the way here.

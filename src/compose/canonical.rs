@@ -1,5 +1,6 @@
 //! Rewrites every short syntax into its long form, so that later steps know one form only.
 
+use super::budget::{Budget, ENTRY, LONG_FORM};
 use super::error::{LoadError, LoadErrors};
 use super::key_path::KeyPath;
 use super::merge::from_names;
@@ -7,13 +8,10 @@ use super::short;
 use super::value::scalar_text;
 use super::yaml::{Entry, Kind, Map, Node, Place};
 
-/// Ports that one project may have once its ranges are written out: three times what one address has.
-const MAX_PORTS: usize = 200_000;
-
 /// Brings a merged document into canonical form.
-pub(super) fn canonical(project: &mut Node, errors: &mut LoadErrors, warnings: &mut Vec<String>) {
+pub(super) fn canonical(project: &mut Node, budget: &Budget, errors: &mut LoadErrors, warnings: &mut Vec<String>) {
     let Some(map) = project.as_map_mut() else { return };
-    let mut ports_left = MAX_PORTS;
+    let mut sink = Sink { budget, errors };
     for entry in map.iter_mut() {
         let path = KeyPath::ROOT.key(&entry.key);
         let Some(resources) = entry.value.as_map_mut() else { continue };
@@ -22,13 +20,13 @@ pub(super) fn canonical(project: &mut Node, errors: &mut LoadErrors, warnings: &
                 for service in resources.iter_mut() {
                     let path = path.key(&service.key);
                     if let Some(map) = service.value.as_map_mut() {
-                        self::service(map, &path, &mut ports_left, errors);
+                        self::service(map, &path, &mut sink);
                     }
                 }
             }
             "networks" | "volumes" | "secrets" | "configs" => {
                 for resource in resources.iter_mut() {
-                    external(resource, &path, errors, warnings);
+                    external(resource, &path, sink.errors, warnings);
                 }
             }
             _ => {}
@@ -36,17 +34,38 @@ pub(super) fn canonical(project: &mut Node, errors: &mut LoadErrors, warnings: &
     }
 }
 
-fn service(service: &mut Map, path: &KeyPath<'_>, ports_left: &mut usize, errors: &mut LoadErrors) {
+/// What a rewriting step takes memory from, and reports to.
+struct Sink<'a> {
+    budget: &'a Budget,
+    errors: &'a mut LoadErrors,
+}
+
+impl Sink<'_> {
+    /// Takes `bytes` for what stands at a node; false when they do not fit.
+    fn spend(&mut self, bytes: usize, node: &Node, path: &KeyPath<'_>) -> bool {
+        let fits = self.budget.take(bytes).is_ok();
+        if !fits {
+            self.errors.extend(self.budget.refusal(Some(&node.place), path));
+        }
+        fits
+    }
+}
+
+fn service(service: &mut Map, path: &KeyPath<'_>, sink: &mut Sink<'_>) {
     service.retain_mut(|entry| {
         let path = path.key(&entry.key);
         let value = &mut entry.value;
         match entry.key.as_str() {
-            "build" => build(value, &path, errors),
-            "depends_on" => dependencies(value, &path, errors),
+            "build" => build(value, &path, sink),
+            "depends_on" => dependencies(value, &path, sink),
             "env_file" => {
                 listed(value);
-                expect(value, matches!(value.kind, Kind::Seq(_)), "a text or a list", &path, errors);
-                each(value, env_file);
+                expect(value, matches!(value.kind, Kind::Seq(_)), "a text or a list", &path, sink.errors);
+                let short = |item: &&Node| item.as_str().is_some();
+                let count = value.as_seq().into_iter().flatten().filter(short).count();
+                if sink.spend(count.saturating_mul(3 * ENTRY), value, &path) {
+                    each(value, env_file);
+                }
             }
             "label_file" => listed(value),
             "dns" => {
@@ -57,22 +76,23 @@ fn service(service: &mut Map, path: &KeyPath<'_>, ports_left: &mut usize, errors
             }
             "gpus" => {
                 gpus(value);
-                expect(value, matches!(value.kind, Kind::Seq(_)), "`all` or a list", &path, errors);
+                expect(value, matches!(value.kind, Kind::Seq(_)), "`all` or a list", &path, sink.errors);
             }
             "networks" | "models" => {
                 replace(value, |node| from_names(node, &|_| Kind::Null));
-                expect(value, !matches!(value.kind, Kind::Seq(_)), "a mapping or a list of names", &path, errors);
+                let named = !matches!(value.kind, Kind::Seq(_));
+                expect(value, named, "a mapping or a list of names", &path, sink.errors);
             }
-            "volumes" => each_item(value, &path, errors, |item, text| {
+            "volumes" => each_item(value, &path, sink, |item, text| {
                 *item = short::volume(text, &item.place)?;
                 Ok(())
             }),
-            "devices" => each_item(value, &path, errors, |item, text| {
+            "devices" => each_item(value, &path, sink, |item, text| {
                 *item = short::device(text, &item.place)?;
                 Ok(())
             }),
-            "secrets" | "configs" => sources(value, &path, errors),
-            "ports" => ports(value, &path, ports_left, errors),
+            "secrets" | "configs" => sources(value, &path, sink),
+            "ports" => ports(value, &path, sink),
             _ => {}
         }
         true
@@ -87,10 +107,14 @@ fn expect(node: &Node, holds: bool, what: &str, path: &KeyPath<'_>, errors: &mut
 }
 
 /// References to secrets or configs.
-fn sources(list: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+fn sources(list: &mut Node, path: &KeyPath<'_>, sink: &mut Sink<'_>) {
     for (index, item) in list.as_seq_mut().into_iter().flatten().enumerate() {
+        let path = path.item(index);
+        if item.as_str().is_some() && !sink.spend(2 * ENTRY, item, &path) {
+            return;
+        }
         wrap(item, "source");
-        expect(item, item.as_map().is_some(), "a text or a mapping", &path.item(index), errors);
+        expect(item, item.as_map().is_some(), "a text or a mapping", &path, sink.errors);
     }
 }
 
@@ -104,18 +128,21 @@ fn each(list: &mut Node, mut change: impl FnMut(&mut Node)) {
 fn each_item(
     list: &mut Node,
     path: &KeyPath<'_>,
-    errors: &mut LoadErrors,
+    sink: &mut Sink<'_>,
     mut change: impl FnMut(&mut Node, &str) -> Result<(), String>,
 ) {
     for (index, item) in list.as_seq_mut().into_iter().flatten().enumerate() {
+        let path = path.item(index);
         let Kind::Str(text) = &item.kind else {
-            expect(item, item.as_map().is_some(), "a text or a mapping", &path.item(index), errors);
+            expect(item, item.as_map().is_some(), "a text or a mapping", &path, sink.errors);
             continue;
         };
         let text = text.clone();
+        if !sink.spend(LONG_FORM, item, &path) {
+            return;
+        }
         if let Err(message) = change(item, &text) {
-            let path = path.item(index);
-            errors.push(LoadError::new(format!("{path}: {message}")).at(&item.place).of(path));
+            sink.errors.push(LoadError::new(format!("{path}: {message}")).at(&item.place).of(path));
         }
     }
 }
@@ -156,15 +183,15 @@ fn listed(node: &mut Node) {
     }
 }
 
-fn build(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+fn build(node: &mut Node, path: &KeyPath<'_>, sink: &mut Sink<'_>) {
     wrap(node, "context");
-    expect(node, node.as_map().is_some(), "a text or a mapping", path, errors);
+    expect(node, node.as_map().is_some(), "a text or a mapping", path, sink.errors);
     let Some(build) = node.as_map_mut() else { return };
     for entry in build.iter_mut() {
         let path = path.key(&entry.key);
         let value = &mut entry.value;
         match entry.key.as_str() {
-            "secrets" => sources(value, &path, errors),
+            "secrets" => sources(value, &path, sink),
             "provenance" | "sbom" => {
                 if let Some(word) = scalar_text(&value.kind) {
                     value.kind = Kind::Str(word);
@@ -172,7 +199,7 @@ fn build(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
             }
             "additional_contexts" => {
                 let Kind::Seq(items) = &value.kind else {
-                    expect(value, value.as_map().is_some(), "a mapping or a list", &path, errors);
+                    expect(value, value.as_map().is_some(), "a mapping or a list", &path, sink.errors);
                     continue;
                 };
                 let mut map = Map::new();
@@ -182,7 +209,7 @@ fn build(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
                     } else {
                         let given = scalar_text(&item.kind).unwrap_or_default();
                         let message = format!("{path}: invalid value {given}, expected key=value");
-                        errors.push(LoadError::new(message).at(&item.place).of(path.item(index)));
+                        sink.errors.push(LoadError::new(message).at(&item.place).of(path.item(index)));
                     }
                 }
                 value.kind = Kind::Map(map);
@@ -192,9 +219,13 @@ fn build(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
     }
 }
 
-fn dependencies(node: &mut Node, path: &KeyPath<'_>, errors: &mut LoadErrors) {
+fn dependencies(node: &mut Node, path: &KeyPath<'_>, sink: &mut Sink<'_>) {
+    let short = node.as_seq().map_or(0, <[Node]>::len);
+    if !sink.spend(short.saturating_mul(3 * ENTRY), node, path) {
+        return;
+    }
     replace(node, |node| from_names(node, &|_| Kind::Map(Map::new())));
-    expect(node, node.as_map().is_some(), "a mapping or a list of names", path, errors);
+    expect(node, node.as_map().is_some(), "a mapping or a list of names", path, sink.errors);
     for Entry { place, value, .. } in node.as_map_mut().into_iter().flatten() {
         if let Some(map) = value.as_map_mut() {
             set_default(map, place, "condition", Kind::Str("service_started".to_owned()));
@@ -222,34 +253,28 @@ fn gpus(node: &mut Node) {
     }
 }
 
-fn ports(node: &mut Node, path: &KeyPath<'_>, left: &mut usize, errors: &mut LoadErrors) {
-    expect(node, node.as_seq().is_some(), "a list", path, errors);
+fn ports(node: &mut Node, path: &KeyPath<'_>, sink: &mut Sink<'_>) {
+    expect(node, node.as_seq().is_some(), "a list", path, sink.errors);
     let Some(items) = node.as_seq_mut() else { return };
     let mut long = Vec::with_capacity(items.len());
     for (index, item) in std::mem::take(items).into_iter().enumerate() {
+        let path = path.item(index);
         let text = match &item.kind {
             Kind::Str(text) => text.clone(),
             Kind::Int(number) => number.to_string(),
             _ => {
-                *left = left.saturating_sub(1);
-                expect(&item, item.as_map().is_some(), "a number, a text or a mapping", &path.item(index), errors);
+                expect(&item, item.as_map().is_some(), "a number, a text or a mapping", &path, sink.errors);
                 long.push(item);
                 continue;
             }
         };
+        if !sink.spend(short::port_count(&text).saturating_mul(LONG_FORM), &item, &path) {
+            break;
+        }
         match short::ports(&text, &item.place) {
-            Ok(ports) if ports.len() > *left => {
-                let message = format!("{path}: the project has more than {MAX_PORTS} ports");
-                errors.push(LoadError::new(message).at(&item.place).of(path.item(index)));
-                break;
-            }
-            Ok(ports) => {
-                *left -= ports.len();
-                long.extend(ports.into_iter().map(without_zero_target));
-            }
+            Ok(ports) => long.extend(ports.into_iter().map(without_zero_target)),
             Err(message) => {
-                let path = path.item(index);
-                errors.push(LoadError::new(format!("{path}: {message}")).at(&item.place).of(path));
+                sink.errors.push(LoadError::new(format!("{path}: {message}")).at(&item.place).of(path));
             }
         }
     }

@@ -8,22 +8,47 @@ use super::error::{LoadError, LoadErrors};
 use super::project::Service;
 use crate::names::ServiceName;
 
-/// The services of a project, by whether their profiles are active.
+/// The services of a project, and the profiles that are active.
+#[derive(Clone, Copy)]
 pub(super) struct Services<'a> {
-    pub(super) enabled: BTreeMap<&'a ServiceName, &'a Service>,
-    pub(super) disabled: BTreeMap<&'a ServiceName, &'a Service>,
+    pub(super) all: &'a BTreeMap<ServiceName, Service>,
+    pub(super) profiles: &'a [String],
+}
+
+impl<'a> Services<'a> {
+    fn is_enabled(&self, service: &Service) -> bool {
+        let is_active = |name: &String| self.profiles.contains(name);
+        service.profiles.is_empty()
+            || self.profiles.iter().any(|profile| profile == "*")
+            || service.profiles.iter().any(is_active)
+    }
+
+    /// The service of a name, if it is enabled.
+    pub(super) fn enabled(&self, name: &str) -> Option<&'a Service> {
+        self.all.get(name).filter(|service| self.is_enabled(service))
+    }
+
+    /// The service of a name, if it is there and not enabled.
+    pub(super) fn disabled(&self, name: &str) -> Option<&'a Service> {
+        self.all.get(name).filter(|service| !self.is_enabled(service))
+    }
+
+    /// All enabled services.
+    pub(super) fn enabled_ones(self) -> impl Iterator<Item = (&'a ServiceName, &'a Service)> {
+        self.all.iter().filter(move |(_, service)| self.is_enabled(service))
+    }
 }
 
 struct Check<'a> {
     model: &'a Model,
-    services: &'a Services<'a>,
+    services: Services<'a>,
     errors: &'a mut LoadErrors,
 }
 
 /// Reports everything that is inconsistent among the enabled services.
 pub(super) fn consistency(model: &Model, services: &Services<'_>, errors: &mut LoadErrors) {
-    let mut check = Check { model, services, errors };
-    for (name, service) in &services.enabled {
+    let mut check = Check { model, services: *services, errors };
+    for (name, service) in services.enabled_ones() {
         check.source(name, service);
         check.references(name, service);
         check.dependencies(name, service);
@@ -32,7 +57,7 @@ pub(super) fn consistency(model: &Model, services: &Services<'_>, errors: &mut L
         check.mounts(name, service);
     }
     check.secrets();
-    check.cycles();
+    check.cycles(services.enabled_ones().map(|(name, _)| name));
 }
 
 /// Reports containers of one name among the services that are kept; what else there is may have it, too.
@@ -42,19 +67,19 @@ pub(super) fn container_names(
     kept: &BTreeSet<ServiceName>,
     errors: &mut LoadErrors,
 ) {
-    Check { model, services, errors }.container_names(kept);
+    Check { model, services: *services, errors }.container_names(kept);
 }
 
 /// Reports what a service refers to that is not there; for one that was enabled by its name only.
 pub(super) fn references(model: &Model, services: &Services<'_>, name: &ServiceName, errors: &mut LoadErrors) {
-    let Some(service) = services.enabled.get(name) else { return };
-    let mut check = Check { model, services, errors };
+    let Some(service) = services.enabled(name.as_str()) else { return };
+    let mut check = Check { model, services: *services, errors };
     if service.build.is_none() && service.image.is_empty() && service.provider.is_none() {
         let message = format!("invalid service {:?}. Must specify either image or build", name.as_str());
         check.report(name, &[], message);
     }
     check.references(name, service);
-    check.cycles();
+    check.cycles([name]);
 }
 
 /// The step of a path to a list's item.
@@ -69,7 +94,7 @@ impl Check<'_> {
         path.extend(keys);
         let mut error = LoadError::new(message).of(path.join("."));
         if let Some(place) = self.model.place(&path) {
-            error = error.at(place);
+            error = error.at(&place);
         }
         self.errors.push(error);
     }
@@ -137,15 +162,15 @@ impl Check<'_> {
 
     fn dependencies(&mut self, name: &ServiceName, service: &Service) {
         for (target, dependency) in &service.depends_on {
-            let known = self.services.enabled.contains_key(target)
-                || (!dependency.required && self.services.disabled.contains_key(target));
+            let known = self.services.enabled(target.as_str()).is_some()
+                || (!dependency.required && self.services.disabled(target.as_str()).is_some());
             if !known {
                 let message = format!("service {:?} depends on undefined service {:?}", name.as_str(), target.as_str());
                 self.invalid(name, &["depends_on", target.as_str()], &message);
             }
         }
         if let Some(target) = service.network_mode.strip_prefix("service:")
-            && !self.services.enabled.keys().any(|name| name.as_str() == target)
+            && self.services.enabled(target).is_none()
         {
             let message = format!("service {target:?} not found for network_mode 'service:{target}'");
             self.report(name, &["network_mode"], message);
@@ -161,8 +186,8 @@ impl Check<'_> {
         }
         for (context, target) in &build.additional_contexts {
             let Some(target) = target.strip_prefix("service:") else { continue };
-            let problem = match self.services.enabled.iter().find(|(name, _)| name.as_str() == target) {
-                Some((_, service)) if service.build.is_some() => continue,
+            let problem = match self.services.enabled(target) {
+                Some(service) if service.build.is_some() => continue,
                 Some(_) => "non-buildable",
                 None => "unknown",
             };
@@ -261,7 +286,7 @@ impl Check<'_> {
                     format!("secret {key:?} must declare either `file` or `environment`: invalid compose project");
                 let mut error = LoadError::new(message).of(format_args!("secrets.{key}"));
                 if let Some(place) = model.place(&["secrets", key]) {
-                    error = error.at(place);
+                    error = error.at(&place);
                 }
                 self.errors.push(error);
             }
@@ -271,8 +296,9 @@ impl Check<'_> {
     fn container_names(&mut self, kept: &BTreeSet<ServiceName>) {
         let mut names: BTreeMap<&str, &ServiceName> = BTreeMap::new();
         let services = self.services;
-        for (name, service) in &services.enabled {
-            if service.container_name.is_empty() || !kept.contains(*name) {
+        for name in kept {
+            let Some(service) = services.enabled(name.as_str()) else { continue };
+            if service.container_name.is_empty() {
                 continue;
             }
             match names.get(service.container_name.as_str()) {
@@ -290,26 +316,31 @@ impl Check<'_> {
         }
     }
 
-    /// Reports each cycle of dependencies once.
-    fn cycles(&mut self) {
+    /// Reports each cycle of dependencies once, of those that some services lead to.
+    fn cycles<'n>(&mut self, starts: impl IntoIterator<Item = &'n ServiceName>)
+    where
+        Self: 'n,
+    {
         let services = self.services;
         let mut done: BTreeSet<&ServiceName> = BTreeSet::new();
-        for start in services.enabled.keys().copied() {
+        for start in starts {
             // A walk without recursion: chains may be long. Each step holds what is still to be looked at.
             let mut chain: Vec<(&ServiceName, Vec<&ServiceName>)> = Vec::new();
-            let mut next = Some(start);
+            let mut open: BTreeSet<&ServiceName> = BTreeSet::new();
+            let mut next = services.all.get_key_value(start).map(|(name, _)| name);
             loop {
                 if let Some(name) = next.take()
                     && !done.contains(name)
                 {
-                    if let Some(at) = chain.iter().position(|(step, _)| *step == name) {
-                        let steps = chain.iter().skip(at).map(|(step, _)| *step).chain([name]);
+                    if open.contains(name) {
+                        let steps = chain.iter().map(|(step, _)| *step).skip_while(|step| *step != name).chain([name]);
                         let shown: Vec<&str> = steps.map(ServiceName::as_str).collect();
                         let message = format!("dependency cycle detected: {}", shown.join(" -> "));
                         self.report(name, &["depends_on"], message);
                     } else {
-                        let dependencies = services.enabled.get(name).map(|service| &service.depends_on);
+                        let dependencies = services.enabled(name.as_str()).map(|service| &service.depends_on);
                         let targets = dependencies.into_iter().flat_map(BTreeMap::keys).rev().collect();
+                        open.insert(name);
                         chain.push((name, targets));
                     }
                 }
@@ -317,6 +348,7 @@ impl Check<'_> {
                 next = targets.pop();
                 if next.is_none() {
                     done.insert(name);
+                    open.remove(name);
                     chain.pop();
                 }
             }

@@ -1,40 +1,76 @@
 //! The `.env` grammar: characters, not lines, with quotes that may span lines.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::budget;
 use super::interpolate::{InterpolateError, interpolate};
+use super::yaml::Place;
 
-/// Why a text is no env file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {kind}")]
+/// Why a text is no env file. It says where, and nothing of the text: a mistyped line is a secret as a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("line {}, column {}: {kind}", at.line, at.column)]
 pub struct DotenvError {
-    /// Line of the file, from 1.
-    pub line: u32,
+    /// Where in the file.
+    pub at: Position,
     /// What is wrong there.
     pub kind: DotenvErrorKind,
 }
 
+/// A place in an env file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+}
+
+impl Position {
+    /// Where `rest`, the end of `whole`, begins.
+    fn of(whole: &str, rest: &str) -> Self {
+        let before = whole.get(..whole.len().saturating_sub(rest.len())).unwrap_or(whole);
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let number = |count: usize| u32::try_from(count + 1).unwrap_or(u32::MAX);
+        Self { line: number(before.matches('\n').count()), column: number(line.chars().count()) }
+    }
+
+    /// The same place in a file, as it is shown to people.
+    pub(super) fn place(self, file: Arc<str>) -> Place {
+        Place { file, line: self.line, column: self.column }
+    }
+}
+
 /// What is wrong in an env file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the message of each variant says it")]
 pub enum DotenvErrorKind {
     #[error("key cannot contain a space")]
     SpaceInKey,
-    #[error("unexpected character {character:?} in variable name {line:?}")]
-    Character { character: String, line: String },
+    #[error("unexpected character in a variable's name")]
+    Character,
     #[error("zero length string")]
     NoKey,
-    #[error("unterminated quoted value {0}")]
-    Unterminated(String),
-    #[error(transparent)]
-    Interpolate(#[from] InterpolateError),
-    #[error("no variable name on line '{0}'")]
-    NoName(String),
-    #[error("variable '{0}' contains whitespaces")]
-    RawKey(String),
+    #[error("unterminated quoted value")]
+    Unterminated,
+    #[error("invalid interpolation format, you may need to escape any $ with another $")]
+    Format,
+    #[error("a required variable is missing a value")]
+    Required,
+    #[error("the value grows too large, or its defaults are nested too deep")]
+    TooLarge,
+    #[error("the variables take more memory than loading may take")]
+    OutOfMemory,
+    #[error("no variable name before the =")]
+    NoName,
+    #[error("a variable's name contains white space")]
+    RawKey,
     #[error("line is longer than {MAX_RAW_LINE} bytes")]
     LongLine,
 }
+
+/// Unset names of one file that are told: each is looked up from the start.
+const MAX_UNSET: usize = 20;
 
 /// Bytes of a line of a raw env file from which Compose gives up.
 const MAX_RAW_LINE: usize = 64 << 10;
@@ -42,7 +78,7 @@ const MAX_RAW_LINE: usize = 64 << 10;
 /// Reads an env file.
 ///
 /// A key without a value is taken from `lookup`, or left out. `$X` in a value looks in `lookup`, then at the keys before
-/// it; `warn` is told the names that are in neither. Of equal keys the last wins.
+/// it; `warn` is told where a value uses a name that is in neither. Of equal keys the last wins.
 ///
 /// # Errors
 ///
@@ -50,37 +86,42 @@ const MAX_RAW_LINE: usize = 64 << 10;
 pub fn parse(
     text: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
-    warn: &mut dyn FnMut(&str),
+    warn: &mut dyn FnMut(Position),
 ) -> Result<BTreeMap<String, String>, DotenvError> {
     let mut values = BTreeMap::new();
-    parse_onto(&mut values, text, lookup, warn)?;
+    parse_onto(&mut values, text, lookup, warn, usize::MAX)?;
     Ok(values)
 }
 
 /// As [`parse`], onto the keys of the files before, which `$X` sees as if they stood in this one.
+///
+/// The variables may take `most` bytes together. Returns how many they take.
 pub(super) fn parse_onto(
     values: &mut BTreeMap<String, String>,
     text: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
-    warn: &mut dyn FnMut(&str),
-) -> Result<(), DotenvError> {
+    warn: &mut dyn FnMut(Position),
+    most: usize,
+) -> Result<usize, DotenvError> {
+    let mut taken = 0_usize;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = Reader { whole: text, rest: text };
+    let mut reader = Reader { whole: text, rest: text, unset: 0 };
     while reader.skip_to_statement() {
         let (key, inherited) = reader.key()?;
-        if key.contains(' ') {
-            return Err(reader.error(DotenvErrorKind::SpaceInKey));
+        let before = reader.rest;
+        let value = if inherited {
+            let Some(value) = lookup(key) else { continue };
+            value
+        } else {
+            reader.value(&|name| lookup(name).or_else(|| values.get(name).cloned()), warn)?
+        };
+        taken = taken.saturating_add(budget::variable(key, &value));
+        if taken > most {
+            return Err(DotenvError { at: Position::of(text, before), kind: DotenvErrorKind::OutOfMemory });
         }
-        if inherited {
-            if let Some(value) = lookup(key) {
-                values.insert(key.to_owned(), value);
-            }
-            continue;
-        }
-        let value = reader.value(&|name| lookup(name).or_else(|| values.get(name).cloned()), warn)?;
         values.insert(key.to_owned(), value);
     }
-    Ok(())
+    Ok(taken)
 }
 
 /// Reads an env file of `format: raw`: one `KEY=value` a line, the value as it stands.
@@ -89,12 +130,28 @@ pub(super) fn parse_onto(
 ///
 /// The first line that has no key, or blanks in it.
 pub fn parse_raw(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>, DotenvError> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut values = BTreeMap::new();
+    parse_raw_onto(&mut values, text, lookup, usize::MAX)?;
+    Ok(values)
+}
+
+/// As [`parse_raw`], over the keys of the files before. The variables may take `most` bytes together.
+pub(super) fn parse_raw_onto(
+    values: &mut BTreeMap<String, String>,
+    text: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    most: usize,
+) -> Result<usize, DotenvError> {
+    let mut taken = 0_usize;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in text.split('\n').enumerate() {
-        let error = |kind| DotenvError { line: u32::try_from(number + 1).unwrap_or(u32::MAX), kind };
+        let whole = line;
+        let error = |rest, kind| {
+            let line = u32::try_from(number + 1).unwrap_or(u32::MAX);
+            DotenvError { at: Position { line, ..Position::of(whole, rest) }, kind }
+        };
         if line.len() >= MAX_RAW_LINE {
-            return Err(error(DotenvErrorKind::LongLine));
+            return Err(error(whole, DotenvErrorKind::LongLine));
         }
         let line = line.strip_suffix('\r').unwrap_or(line).trim_start();
         if line.is_empty() || line.starts_with('#') {
@@ -102,28 +159,32 @@ pub fn parse_raw(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<
         }
         let (key, value) = line.split_once('=').map_or((line, None), |(key, value)| (key, Some(value)));
         if key.is_empty() {
-            return Err(error(DotenvErrorKind::NoName(line.to_owned())));
+            return Err(error(whole, DotenvErrorKind::NoName));
         }
         if key.contains([' ', '\t']) {
-            return Err(error(DotenvErrorKind::RawKey(key.to_owned())));
+            return Err(error(whole, DotenvErrorKind::RawKey));
         }
         if let Some(value) = value.map(str::to_owned).or_else(|| lookup(key)) {
+            taken = taken.saturating_add(budget::variable(key, &value));
+            if taken > most {
+                return Err(error(whole, DotenvErrorKind::OutOfMemory));
+            }
             values.insert(key.to_owned(), value);
         }
     }
-    Ok(values)
+    Ok(taken)
 }
 
 struct Reader<'a> {
     whole: &'a str,
     rest: &'a str,
+    /// Values so far that use a name without a value.
+    unset: usize,
 }
 
 impl<'a> Reader<'a> {
     fn error(&self, kind: DotenvErrorKind) -> DotenvError {
-        let read = self.whole.len() - self.rest.len();
-        let lines = self.whole.bytes().take(read).filter(|byte| *byte == b'\n').count();
-        DotenvError { line: u32::try_from(lines + 1).unwrap_or(u32::MAX), kind }
+        DotenvError { at: Position::of(self.whole, self.rest), kind }
     }
 
     /// Skips white space and comments; false at the end.
@@ -162,26 +223,31 @@ impl<'a> Reader<'a> {
                 '_' | '.' | '-' | '[' | ']' => {}
                 _ if is_blank(character) || character.is_alphabetic() || character.is_numeric() => {}
                 _ => {
-                    let line = text.split('\n').next().unwrap_or_default().to_owned();
-                    return Err(self.error(DotenvErrorKind::Character { character: character.to_string(), line }));
+                    self.rest = text.get(at..).unwrap_or_default();
+                    return Err(self.error(DotenvErrorKind::Character));
                 }
             }
         }
+        let key = key.trim_end();
+        if let Some(at) = key.find(' ') {
+            self.rest = text.get(at..).unwrap_or_default();
+            return Err(self.error(DotenvErrorKind::SpaceInKey));
+        }
         // At the end of the file a key without `=` is read as the value of an empty key.
         self.rest = after.trim_start_matches(is_blank);
-        Ok((key.trim_end(), inherited))
+        Ok((key, inherited))
     }
 
     fn value(
         &mut self,
         lookup: &dyn Fn(&str) -> Option<String>,
-        warn: &mut dyn FnMut(&str),
+        warn: &mut dyn FnMut(Position),
     ) -> Result<String, DotenvError> {
         let text = self.rest;
         let Some(quote) = text.chars().next().filter(|first| matches!(first, '"' | '\'')) else {
             let (line, after) = text.split_once('\n').unwrap_or((text, ""));
             let value = line.split_once(" #").map_or(line, |(value, _)| value).trim_end();
-            let value = interpolate(value, lookup, warn).map_err(|error| self.error(error.into()))?;
+            let value = self.interpolate(value, lookup, warn)?;
             self.rest = after;
             return Ok(value);
         };
@@ -190,7 +256,7 @@ impl<'a> Reader<'a> {
         for (at, character) in text.char_indices().skip(1) {
             if character == quote && !escaped {
                 if quote == '"' {
-                    value = interpolate(&unescape(&value), lookup, warn).map_err(|error| self.error(error.into()))?;
+                    value = self.interpolate(&unescape(&value), lookup, warn)?;
                 }
                 self.rest = text.get(at + 1..).unwrap_or_default();
                 return Ok(value);
@@ -204,8 +270,30 @@ impl<'a> Reader<'a> {
             escaped = false;
             value.push(character);
         }
-        let line = text.split('\n').next().unwrap_or_default().to_owned();
-        Err(self.error(DotenvErrorKind::Unterminated(line)))
+        Err(self.error(DotenvErrorKind::Unterminated))
+    }
+
+    /// Puts variables into a value that begins here.
+    fn interpolate(
+        &mut self,
+        value: &str,
+        lookup: &dyn Fn(&str) -> Option<String>,
+        warn: &mut dyn FnMut(Position),
+    ) -> Result<String, DotenvError> {
+        let (whole, rest, unset) = (self.whole, self.rest, &mut self.unset);
+        let result = interpolate(value, lookup, &mut |_| {
+            *unset += 1;
+            if *unset <= MAX_UNSET {
+                warn(Position::of(whole, rest));
+            }
+        });
+        result.map_err(|error| {
+            self.error(match error {
+                InterpolateError::Required { .. } => DotenvErrorKind::Required,
+                InterpolateError::TooLarge => DotenvErrorKind::TooLarge,
+                InterpolateError::Format | InterpolateError::Cast(_) => DotenvErrorKind::Format,
+            })
+        })
     }
 }
 
@@ -343,13 +431,12 @@ mod tests {
     #[test]
     fn faults_are_told_with_their_line() {
         let error = |text: &str| read(text).unwrap_err().to_string();
-        assert_eq!(error("A=1\nB C=2\n"), "line 2: key cannot contain a space");
-        assert_eq!(error("A=1\n\nB%=2\n"), "line 3: unexpected character \"%\" in variable name \"B%=2\"");
-        assert_eq!(error("A='x\ny\n"), "line 1: unterminated quoted value 'x");
-        assert_eq!(
-            error("A=${\n"),
-            "line 1: invalid interpolation format, you may need to escape any $ with another $: ${"
-        );
+        assert_eq!(error("A=1\nB C=2\n"), "line 2, column 2: key cannot contain a space");
+        assert_eq!(error("A=1\n\nB%=2\n"), "line 3, column 2: unexpected character in a variable's name");
+        assert_eq!(error("A='x\ny\n"), "line 1, column 3: unterminated quoted value");
+        assert_eq!(error("A=1\n B=${C:?x}"), "line 2, column 4: a required variable is missing a value");
+        let format = "invalid interpolation format, you may need to escape any $ with another $";
+        assert_eq!(error("é=${\n"), format!("line 1, column 3: {format}"));
     }
 
     #[test]
@@ -359,11 +446,26 @@ mod tests {
         let expected = [("A", "'x' # y"), ("B", "$A\\n"), ("E", ""), ("F", "a=b "), ("OUT", "out")];
         assert_eq!(values, expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
         let error = |text: &str| parse_raw(text, &lookup).unwrap_err().to_string();
-        assert_eq!(error("A B=1"), "line 1: variable 'A B' contains whitespaces");
-        assert_eq!(error("\n=1"), "line 2: no variable name on line '=1'");
+        assert_eq!(error("A B=1"), "line 1, column 1: a variable's name contains white space");
+        assert_eq!(error("\n=1"), "line 2, column 1: no variable name before the =");
     }
 
     proptest! {
+        #[test]
+        fn no_fault_says_anything_of_the_text(
+            before in "[A-C= '\"#$\\{:?%-]{0,6}", after in "[A-C= '\"#$\\}:?%-]{0,6}"
+        ) {
+            let text = format!("{before}hunter2{after}\n");
+            let mut told = String::new();
+            for error in [
+                parse(&text, &lookup, &mut |at| told.extend([at.line, at.column].map(|number| number.to_string()))).err(),
+                parse_raw(&text, &lookup).err(),
+            ].into_iter().flatten() {
+                told.push_str(&error.to_string());
+            }
+            prop_assert!(!told.contains("hunter"), "{}", told);
+        }
+
         #[test]
         fn no_text_makes_the_readers_panic(text in "([A-C='\"\\\\ #\n:$\\{\\}0é]|export ){0,40}|.{0,40}") {
             let _ = (parse(&text, &lookup, &mut |_| {}), parse_raw(&text, &lookup));

@@ -50,6 +50,9 @@ impl fmt::Display for LoadError {
 /// Errors that are kept of one project. Nobody reads more, and a hostile file may have millions.
 const MAX_ERRORS: usize = 500;
 
+/// Characters of one error's sentence: a cycle names thousands of services where it has them.
+const MAX_MESSAGE: usize = 2_000;
+
 /// Everything wrong with a project, in the order of files and lines; displayed one a line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadErrors {
@@ -59,8 +62,12 @@ pub struct LoadErrors {
 }
 
 impl LoadErrors {
-    /// Adds one more.
-    pub fn push(&mut self, error: LoadError) {
+    /// Adds one more; a sentence that is longer than a reader reads is cut.
+    pub fn push(&mut self, mut error: LoadError) {
+        if let Some((end, _)) = error.message.char_indices().nth(MAX_MESSAGE) {
+            error.message.truncate(end);
+            error.message.push('…');
+        }
         if self.errors.len() >= MAX_ERRORS {
             self.dropped += 1;
         } else if !self.errors.contains(&error) {

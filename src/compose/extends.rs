@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::budget;
 use super::error::LoadError;
 use super::key_path::KeyPath;
 use super::loader::{Loader, Scope, apply_tags};
@@ -146,9 +147,10 @@ impl Resolver<'_, '_> {
             }
             return;
         }
-        let Some(mut base) = copy.filter(|base| self.loader.spend(base)) else { return };
         let services = KeyPath::ROOT.key("services");
         let path = services.key(name);
+        let fits = |base: &Node| self.loader.spend(budget::weight(base), &reference.place, &path);
+        let Some(mut base) = copy.filter(fits) else { return };
         let Some(source) = self.source(origin) else { return };
         let tags: Vec<Vec<String>> = source
             .tags

@@ -5,14 +5,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::dotenv;
+use super::budget::{Budget, LoadLimit};
+use super::dotenv::{self, DotenvError, Position};
 use super::error::{LoadError, LoadErrors};
 use super::paths::{absolute, base_name, clean, parent};
-use super::yaml::Place;
 use super::{FileKind, Files, Options};
 
 /// Bytes of the largest file that is read.
 pub const MAX_FILE_BYTES: usize = 10 << 20;
+
+/// What a variable that is not set counts as.
+const BLANK: &str = "Defaulting to a blank string.";
 
 /// Warnings beyond which further ones are not kept.
 const MAX_WARNINGS: usize = 200;
@@ -26,11 +29,23 @@ pub(super) struct Opener<'a> {
     files: &'a dyn Files,
     host_paths: &'a [(PathBuf, PathBuf)],
     working_dir: String,
+    budget: Budget,
 }
 
 impl<'a> Opener<'a> {
-    pub(super) fn new(files: &'a dyn Files, host_paths: &'a [(PathBuf, PathBuf)], working_dir: &Path) -> Self {
-        Self { files, host_paths, working_dir: clean(&working_dir.to_string_lossy()) }
+    pub(super) fn new(
+        files: &'a dyn Files,
+        host_paths: &'a [(PathBuf, PathBuf)],
+        working_dir: &Path,
+        limit: LoadLimit,
+    ) -> Self {
+        let working_dir = clean(&working_dir.to_string_lossy());
+        Self { files, host_paths, working_dir, budget: Budget::new(limit) }
+    }
+
+    /// What is left of the memory that this load may take.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Where we find a path that may be one of the host.
@@ -85,6 +100,9 @@ impl<'a> Opener<'a> {
         if bytes.len() > MAX_FILE_BYTES {
             return Err(format!("read {path}: is larger than {} MiB", MAX_FILE_BYTES >> 20));
         }
+        if bytes.len() > self.budget.left() {
+            return Err(format!("read {path}: is larger than what is left of the memory that loading may take"));
+        }
         Ok(bytes)
     }
 
@@ -94,19 +112,27 @@ impl<'a> Opener<'a> {
         rest.unwrap_or(path).into()
     }
 
-    /// Adds the variables of one env file to those of the files before it.
-    fn add_variables(
+    /// Adds the variables of one env file to those of the files before it; returns the bytes that they take.
+    pub(super) fn add_variables(
         &self,
         variables: &mut BTreeMap<String, String>,
         path: &str,
         lookup: &dyn Fn(&str) -> Option<String>,
-        warn: &mut dyn FnMut(&str),
-    ) -> Result<(), LoadError> {
+        warnings: &mut Vec<String>,
+    ) -> Result<usize, LoadError> {
         let text = self.text(path).map_err(LoadError::new)?;
-        dotenv::parse_onto(variables, &text, lookup, warn).map_err(|error| {
-            let place = Place { file: self.shown(path), line: error.line, column: 1 };
-            LoadError::new(format!("failed to read {path}: {error}")).at(&place)
-        })
+        let mut warn = |at: Position| {
+            // Not by its name: with a `$` in it, a password reads like one.
+            add_warning(format!("{}: a variable is not set. {BLANK}", at.place(self.shown(path))), warnings);
+        };
+        let most = self.budget.left().saturating_sub(text.len());
+        let result = dotenv::parse_onto(variables, &text, lookup, &mut warn, most);
+        result.map_err(|error| self.in_env_file(path, error))
+    }
+
+    /// A fault of an env file.
+    pub(super) fn in_env_file(&self, path: &str, error: DotenvError) -> LoadError {
+        LoadError::new(format!("failed to read {path}: {error}")).at(&error.at.place(self.shown(path)))
     }
 }
 
@@ -237,8 +263,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    fn parse_env_files(&self, warn: &mut dyn FnMut(&str)) -> Result<BTreeMap<String, String>, LoadError> {
-        env_from_files(self.opener, &self.env_files, &self.environment, warn)
+    fn parse_env_files(&self, warnings: &mut Vec<String>) -> Result<BTreeMap<String, String>, LoadError> {
+        env_from_files(self.opener, &self.env_files, &self.environment, warnings)
     }
 
     /// `COMPOSE_…` variables of the first env files count as settings. What is wrong with the files is said later.
@@ -246,7 +272,7 @@ impl Search<'_> {
         if self.choose_env_files(given).is_err() {
             return;
         }
-        for (name, value) in self.parse_env_files(&mut |_| {}).unwrap_or_default() {
+        for (name, value) in self.parse_env_files(&mut Vec::new()).unwrap_or_default() {
             if name.starts_with("COMPOSE_") && !self.process.contains_key(&name) {
                 self.process.insert(name.clone(), value.clone());
                 self.environment.insert(name, value);
@@ -257,7 +283,7 @@ impl Search<'_> {
 
     fn read_env_files(&mut self, given: &[String], warnings: &mut Vec<String>) -> Result<(), LoadError> {
         self.choose_env_files(given)?;
-        for (name, value) in self.parse_env_files(&mut |name| warn_unset(name, warnings))? {
+        for (name, value) in self.parse_env_files(warnings)? {
             self.environment.entry(name).or_insert(value);
         }
         Ok(())
@@ -315,7 +341,10 @@ impl Search<'_> {
 
 /// Notes that a variable is not set, once.
 pub(super) fn warn_unset(name: &str, warnings: &mut Vec<String>) {
-    let warning = format!("The {name:?} variable is not set. Defaulting to a blank string.");
+    add_warning(format!("The {name:?} variable is not set. {BLANK}"), warnings);
+}
+
+fn add_warning(warning: String, warnings: &mut Vec<String>) {
     if warnings.len() < MAX_WARNINGS && !warnings.contains(&warning) {
         warnings.push(warning);
     }
@@ -326,7 +355,7 @@ pub(super) fn env_from_files(
     opener: &Opener<'_>,
     files: &[String],
     environment: &BTreeMap<String, String>,
-    warn: &mut dyn FnMut(&str),
+    warnings: &mut Vec<String>,
 ) -> Result<BTreeMap<String, String>, LoadError> {
     let mut variables = BTreeMap::new();
     for file in files {
@@ -337,7 +366,7 @@ pub(super) fn env_from_files(
             Ok(FileKind::Directory) => return Err(LoadError::new(format!("{file} is a directory"))),
             _ => {}
         }
-        opener.add_variables(&mut variables, file, &|name| environment.get(name).cloned(), warn)?;
+        opener.add_variables(&mut variables, file, &|name| environment.get(name).cloned(), warnings)?;
     }
     Ok(variables)
 }

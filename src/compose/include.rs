@@ -1,8 +1,9 @@
 //! `include`: models of other files, each with its own directory and variables, copied into the including one.
 
 use super::FileKind;
+use super::budget;
 use super::error::LoadError;
-use super::files::{env_from_files, warn_unset};
+use super::files::env_from_files;
 use super::key_path::KeyPath;
 use super::loader::{Loader, Scope};
 use super::paths::{self, absolute, clean, parent};
@@ -146,10 +147,7 @@ impl Loader<'_> {
             |path: &String| !path.starts_with('/') && !matches!(self.opener.kind(&directory), Ok(FileKind::Directory));
         let base = if entry.directory.as_ref().is_some_and(missing) { parent(&directory) } else { directory.clone() };
         let env_files = self.env_files(entry, here, &directory)?;
-        let warnings = &mut self.warnings;
-        let variables = match env_from_files(self.opener, &env_files, &scope.environment, &mut |name| {
-            warn_unset(name, warnings);
-        }) {
+        let variables = match env_from_files(self.opener, &env_files, &scope.environment, &mut self.warnings) {
             Ok(variables) => variables,
             Err(error) => {
                 let place = error.place.clone().unwrap_or_else(|| entry.place.clone());
@@ -157,6 +155,10 @@ impl Loader<'_> {
                 return None;
             }
         };
+        let bytes = budget::variables(&variables).saturating_add(budget::variables(scope.environment.as_ref()));
+        if !self.spend(bytes, &entry.place, &KeyPath::ROOT.key("include")) {
+            return None;
+        }
         let mut environment = scope.environment.as_ref().clone();
         for (name, value) in variables {
             environment.entry(name).or_insert(value);

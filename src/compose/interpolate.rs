@@ -8,27 +8,27 @@ pub use self::tree::{TreeError, interpolate_tree};
 const MAX_DEPTH: usize = 100;
 
 /// Bytes that one text may grow to.
-const MAX_TEXT: usize = 16 << 20;
+const MAX_TEXT: usize = 4 << 20;
 
-/// Why a text cannot be interpolated.
+/// Why a text cannot be interpolated. No variant holds a variable's value or the text itself: it may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InterpolateError {
     /// A `${` that starts no expression.
-    #[error("invalid interpolation format, you may need to escape any $ with another $: {0}")]
-    Format(String),
+    #[error("invalid interpolation format, you may need to escape any $ with another $")]
+    Format,
     /// `${X:?reason}` or `${X?reason}` whose variable is missing.
     #[error("required variable {name} is missing a value{}{reason}", if .reason.is_empty() { "" } else { ": " })]
     Required {
         /// The variable.
         name: String,
-        /// What the file says about it.
+        /// What the file says about it, before anything is put into it.
         reason: String,
     },
     /// The result is no value of the type that belongs at its path.
     #[error("failed to cast to expected type: {0}")]
     Cast(String),
     /// A hostile text.
-    #[error("text grows beyond {MAX_TEXT} bytes, or its defaults are nested more than {MAX_DEPTH} deep")]
+    #[error("text grows too large, or its defaults are nested more than {MAX_DEPTH} deep")]
     TooLarge,
 }
 
@@ -83,17 +83,10 @@ fn substitute(text: &str, context: &mut Context<'_>) -> Result<String, Interpola
     let mut output = String::with_capacity(text.len());
     let mut fault = None;
     let mut lines = Lines { text, end: 0, last_brace: None };
-    // Behind an expression, Compose interpolates the rest of what it read up to `greedy` as a text of its own: an error
-    // there quotes only that.
-    let mut quoted = (0, text.len());
     let mut at = 0;
     while let Some(found) = text.get(at..).and_then(|rest| rest.find('$')) {
         let dollar = at + found;
         output.push_str(text.get(at..dollar).unwrap_or_default());
-        if dollar >= quoted.1 {
-            quoted = (0, text.len());
-        }
-        let invalid = || InterpolateError::Format(shown(text.get(quoted.0..quoted.1).unwrap_or_default()));
         at = match token(text, dollar, &mut lines) {
             None => {
                 output.push('$');
@@ -108,7 +101,7 @@ fn substitute(text: &str, context: &mut Context<'_>) -> Result<String, Interpola
                 end
             }
             Some(Token::Invalid) => {
-                fault.get_or_insert_with(invalid);
+                fault.get_or_insert(InterpolateError::Format);
                 dollar + 2
             }
             Some(Token::Braced { name_end, greedy }) => {
@@ -122,9 +115,6 @@ fn substitute(text: &str, context: &mut Context<'_>) -> Result<String, Interpola
                     Err(error) => {
                         fault.get_or_insert(error);
                     }
-                }
-                if end < greedy {
-                    quoted = (end, greedy);
                 }
                 end
             }
@@ -260,7 +250,9 @@ fn expression(name: &str, operation: &str, context: &mut Context<'_>) -> Result<
         Operator::Default => Ok(value.filter(|_| present).unwrap_or(word)),
         Operator::Alternative => Ok(if present { word } else { value.unwrap_or_default() }),
         Operator::Required => {
-            value.filter(|_| present).ok_or_else(|| InterpolateError::Required { name: name.to_owned(), reason: word })
+            let reason = || shown(characters.as_str());
+            let required = || InterpolateError::Required { name: name.to_owned(), reason: reason() };
+            value.filter(|_| present).ok_or_else(required)
         }
     }
 }
@@ -284,9 +276,7 @@ mod tests {
         interpolate(text, &lookup, &mut |_| {})
     }
 
-    fn format(text: &str) -> Result<String, InterpolateError> {
-        Err(InterpolateError::Format(text.to_owned()))
-    }
+    const FORMAT: Result<String, InterpolateError> = Err(InterpolateError::Format);
 
     #[test]
     fn a_long_text_full_of_faults_is_refused_soon_and_briefly() {
@@ -333,17 +323,17 @@ mod tests {
         ] {
             assert_eq!(run(text), Ok(result.to_owned()), "{text}");
         }
-        assert_eq!(run("${U:-{}}${A}"), format("{}}${A"));
-        assert_eq!(run("${U:-a\nb}"), format("${U:-a\nb}"));
+        assert_eq!(run("${U:-{}}${A}"), FORMAT);
+        assert_eq!(run("${U:-a\nb}"), FORMAT);
         assert_eq!(run("${A}\n${U:-b}"), Ok("a\nb".to_owned()));
     }
 
     #[test]
-    fn what_is_no_expression_is_an_error_that_quotes_the_text() {
+    fn what_is_no_expression_is_an_error_that_does_not_quote_the_text() {
         for text in ["${", "${}", "${ A}", "${1A}", "${A:x}", "${A.b}", "${A:=x}", "x${A"] {
-            assert_eq!(run(text), format(text));
+            assert_eq!(run(text), FORMAT, "{text}");
         }
-        assert_eq!(run("${U:-a}${}}"), format("${}}"));
+        assert_eq!(run("${U:-a}${}}"), FORMAT);
     }
 
     #[test]
@@ -351,7 +341,7 @@ mod tests {
         let required = |name: &str, reason: &str| {
             Err(InterpolateError::Required { name: name.to_owned(), reason: reason.to_owned() })
         };
-        assert_eq!(run("${U:?no $A}"), required("U", "no a"));
+        assert_eq!(run("${U:?no $A}"), required("U", "no $A"), "the reason shows no variable's value");
         assert_eq!(run("${E:?}"), required("E", ""));
         assert_eq!(run("${A:-${U?x}}"), required("U", "x"));
         assert_eq!(run("${U?x}").unwrap_err().to_string(), "required variable U is missing a value: x");

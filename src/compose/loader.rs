@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::budget;
 use super::canonical::canonical;
 use super::defaults;
 use super::error::{LoadError, LoadErrors};
@@ -21,9 +22,6 @@ const MAX_FILES: usize = 2_000;
 
 /// Services that one project may have.
 const MAX_SERVICES: usize = 10_000;
-
-/// Values that all documents and all copies made for `extends` may hold together.
-const MAX_NODES: usize = 4_000_000;
 
 /// What the files of one model are read with: those of the project, or those of one `include`.
 #[derive(Debug, Clone)]
@@ -46,20 +44,11 @@ pub(super) struct Loader<'a> {
     pub(super) bases: HashMap<BaseKey, Option<Base>>,
     pub(super) scopes: usize,
     files: usize,
-    nodes: usize,
 }
 
 impl<'a> Loader<'a> {
     pub(super) fn new(opener: &'a Opener<'a>) -> Self {
-        Self {
-            opener,
-            errors: LoadErrors::default(),
-            warnings: Vec::new(),
-            bases: HashMap::new(),
-            scopes: 0,
-            files: 0,
-            nodes: 0,
-        }
+        Self { opener, errors: LoadErrors::default(), warnings: Vec::new(), bases: HashMap::new(), scopes: 0, files: 0 }
     }
 
     /// A scope for files of one directory.
@@ -77,15 +66,14 @@ impl<'a> Loader<'a> {
         self.errors.push(LoadError::new(message).at(place));
     }
 
-    /// Takes `node` from what all documents together may hold; false when nothing is left.
-    pub(super) fn spend(&mut self, node: &Node) -> bool {
-        let fits = self.nodes <= MAX_NODES;
-        self.nodes = self.nodes.saturating_add(count(node));
-        if fits && self.nodes > MAX_NODES {
-            let message = format!("the project holds more than {MAX_NODES} values");
-            self.errors.push(LoadError::new(message).at(&node.place));
+    /// Takes `bytes` from what the load may take, for what stands at a place; false when they do not fit.
+    pub(super) fn spend(&mut self, bytes: usize, place: &Place, path: &KeyPath<'_>) -> bool {
+        let budget = self.opener.budget();
+        let fits = budget.take(bytes).is_ok();
+        if !fits {
+            self.errors.extend(budget.refusal(Some(place), path));
         }
-        self.nodes <= MAX_NODES
+        fits
     }
 
     /// Parses a file into its documents. `from` is where it was asked for, if not on the command line.
@@ -94,18 +82,13 @@ impl<'a> Loader<'a> {
         let parsed = if self.files > MAX_FILES {
             Err(LoadError::new(format!("the project reads more than {MAX_FILES} files")))
         } else {
-            self.opener.yaml(path).map_err(LoadError::new).and_then(|text| {
-                yaml::parse(self.opener.shown(path), &text, &Limits::default()).map_err(|error| {
-                    let message = match error.kind {
-                        YamlErrorKind::NonStringKey { .. } => error.kind.to_string(),
-                        kind => format!("failed to parse {path}: {kind}"),
-                    };
-                    LoadError::new(message).at(&error.place)
-                })
-            })
+            self.opener.yaml(path).map_err(LoadError::new).and_then(|text| self.documents(path, &text))
         };
         match (parsed, from) {
-            (Ok(documents), _) => documents.iter().all(|document| self.spend(document)).then_some(documents),
+            (Ok(documents), _) => {
+                let spent = |document| self.spend(budget::weight(document), &document.place, &KeyPath::ROOT);
+                documents.iter().all(spent).then_some(documents)
+            }
             (Err(error), Some(place)) if error.place.is_none() => {
                 self.errors.push(error.at(place));
                 None
@@ -115,6 +98,24 @@ impl<'a> Loader<'a> {
                 None
             }
         }
+    }
+
+    /// The documents of a file's text.
+    fn documents(&self, path: &str, text: &str) -> Result<Vec<Node>, LoadError> {
+        let budget = self.opener.budget();
+        // The text is there as long as its values are being made.
+        let limits = Limits { memory: budget.left().saturating_sub(text.len()), ..Limits::default() };
+        yaml::parse(self.opener.shown(path), text, &limits).map_err(|error| {
+            let message = match error.kind {
+                YamlErrorKind::NonStringKey { .. } => error.kind.to_string(),
+                YamlErrorKind::TooMuchMemory { path, .. } => {
+                    let refusal = budget.refusal(Some(&error.place), &KeyPath::ROOT.key(&path));
+                    return refusal.unwrap_or_else(|| LoadError::new("no memory is left for this file"));
+                }
+                kind => format!("failed to parse {path}: {kind}"),
+            };
+            LoadError::new(message).at(&error.place)
+        })
     }
 
     /// Parses the files of one model, in order.
@@ -194,11 +195,19 @@ impl<'a> Loader<'a> {
     pub(super) fn interpolate(&mut self, node: &mut Node, scope: &Scope) {
         let lookup = |name: &str| scope.environment.get(name).cloned();
         let warnings = &mut self.warnings;
-        let result = interpolate_tree(node, &lookup, &mut |name: &str| warn_unset(name, warnings));
-        for error in result.err().into_iter().flatten() {
+        let most = self.opener.budget().left();
+        let result = interpolate_tree(node, &lookup, &mut |name: &str| warn_unset(name, warnings), most);
+        let errors = match result {
+            Ok(grown) => {
+                self.spend(grown, &node.place, &KeyPath::ROOT);
+                return;
+            }
+            Err(errors) => errors,
+        };
+        for error in errors {
             let message = match &error.error {
-                InterpolateError::Format(text) => format!(
-                    "invalid interpolation format for {}. You may need to escape any $ with another $: {text}",
+                InterpolateError::Format => format!(
+                    "invalid interpolation format for {}. You may need to escape any $ with another $",
                     error.path
                 ),
                 other => format!("error while interpolating {}: {other}", error.path),
@@ -215,7 +224,7 @@ impl<'a> Loader<'a> {
 
     /// Brings into long form, which can reveal further duplicates.
     pub(super) fn canonical(&mut self, model: &mut Node) {
-        canonical(model, &mut self.errors, &mut self.warnings);
+        canonical(model, self.opener.budget(), &mut self.errors, &mut self.warnings);
         enforce_unicity(model, &KeyPath::ROOT, &mut self.errors);
     }
 }
@@ -226,14 +235,6 @@ pub(super) struct LoadFile {
     /// Absolute path.
     pub(super) path: String,
     pub(super) documents: Vec<Node>,
-}
-
-fn count(node: &Node) -> usize {
-    match &node.kind {
-        Kind::Seq(items) => items.iter().map(count).fold(1, usize::saturating_add),
-        Kind::Map(map) => map.iter().map(|entry| count(&entry.value)).fold(1, usize::saturating_add),
-        _ => 1,
-    }
 }
 
 /// Removes what the tags of a later document reset or override.

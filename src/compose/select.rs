@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use super::check::{self, Services};
 use super::dotenv;
 use super::error::{LoadError, LoadErrors};
-use super::files::{Opener, warn_unset};
+use super::files::Opener;
 use super::project::{EnvFile, Project, Service};
-use super::yaml::Place;
 use super::{FileKind, Model};
 use crate::names::ServiceName;
 
@@ -20,31 +20,70 @@ pub(super) enum EnvFiles {
     Ignore,
 }
 
+/// What is selected of a model.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Selection<'a> {
+    /// The services; none: all that are enabled.
+    pub(super) services: &'a [ServiceName],
+    /// A profile besides the active ones.
+    pub(super) profile: Option<&'a str>,
+    pub(super) env_files: EnvFiles,
+}
+
+/// Which sets of profiles were checked, so that no run checks the services of the others again.
+///
+/// A model never changes: what was found holds as long as it lives.
+#[derive(Debug, Default)]
+pub(super) struct Checked(Mutex<BTreeMap<Vec<String>, Result<(), LoadErrors>>>);
+
+impl Clone for Checked {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Checked {
+    /// Whether the services hold together that these profiles enable.
+    pub(super) fn holds_together(&self, model: &Model, profiles: &[String]) -> Result<(), LoadErrors> {
+        let mut checked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(result) = checked.get(profiles) {
+            return result.clone();
+        }
+        let mut errors = LoadErrors::default();
+        check::consistency(model, &Services { all: &model.decoded.services, profiles }, &mut errors);
+        let result = errors.into_result(());
+        checked.insert(profiles.to_vec(), result.clone());
+        result
+    }
+}
+
+/// Narrows the model; the work is in proportion to what is selected, but for the first time with its profiles.
 pub(super) fn select(
     model: &Model,
     opener: &Opener<'_>,
-    names: &[ServiceName],
-    env_files: EnvFiles,
+    Selection { services: names, profile, env_files }: Selection<'_>,
 ) -> Result<Project, LoadErrors> {
     let mut errors = LoadErrors::default();
-    let by_profile = split(model, &model.profiles);
-    check::consistency(model, &by_profile, &mut errors);
-    errors = errors.into_result(LoadErrors::default())?;
-
     let mut profiles = model.profiles.clone();
+    let is_active = |profile: &str| model.profiles.iter().any(|active| active == profile || active == "*");
+    profiles.extend(profile.filter(|profile| !is_active(profile)).map(str::to_owned));
+    model.checked.holds_together(model, &profiles)?;
+
+    let by_profile = Services { all: &model.decoded.services, profiles: &profiles };
+    let mut extended = profiles.clone();
     for name in names {
-        if let Some(service) = by_profile.disabled.get(name) {
-            profiles.extend(service.profiles.iter().cloned());
+        if let Some(service) = by_profile.disabled(name.as_str()) {
+            extended.extend(service.profiles.iter().cloned());
         }
     }
-    let enabled = split(model, &profiles);
+    let enabled = Services { all: &model.decoded.services, profiles: &extended };
     let selected = if names.is_empty() {
-        enabled.enabled.keys().map(|name| (*name).clone()).collect()
+        enabled.enabled_ones().map(|(name, _)| name.clone()).collect()
     } else {
         closure(&enabled, names).map_err(LoadErrors::from)?
     };
     for name in &selected {
-        if !by_profile.enabled.contains_key(name) {
+        if by_profile.enabled(name.as_str()).is_none() {
             check::references(model, &enabled, name, &mut errors);
         }
     }
@@ -54,27 +93,8 @@ pub(super) fn select(
     errors = errors.into_result(LoadErrors::default())?;
 
     let mut warnings = model.warnings.clone();
-    let mut project = Project {
-        name: model.name.clone(),
-        working_dir: model.working_dir.clone(),
-        config_files: model.config_files.clone(),
-        env_files: model.env_files.clone(),
-        environment: model.environment.clone(),
-        services: BTreeMap::new(),
-        disabled: BTreeMap::new(),
-        networks: model.decoded.networks.clone(),
-        volumes: model.decoded.volumes.clone(),
-        secrets: model.decoded.secrets.clone(),
-        configs: model.decoded.configs.clone(),
-        models: model.decoded.models.clone(),
-        extensions: model.decoded.extensions.clone(),
-        warnings: Vec::new(),
-    };
-    for (name, service) in &model.decoded.services {
-        if !selected.contains(name) {
-            project.disabled.insert(name.clone(), service.clone());
-            continue;
-        }
+    let mut services = BTreeMap::new();
+    for (name, service) in selected.iter().filter_map(|name| model.decoded.services.get_key_value(name)) {
         let mut service = service.clone();
         if let (Some(scale), Some(deploy)) = (service.scale, &mut service.deploy) {
             deploy.replicas = Some(scale);
@@ -87,22 +107,43 @@ pub(super) fn select(
         if env_files == EnvFiles::Read {
             reader.environment(&mut service);
         }
-        project.services.insert(name.clone(), service);
+        services.insert(name.clone(), service);
     }
-    keep_used(&mut project);
+    // A run of some services does not look at the others.
+    let others = env_files == EnvFiles::Ignore || names.is_empty();
+    let unselected = model.decoded.services.iter().filter(|(name, _)| others && !selected.contains(*name));
+    let disabled = unselected.map(|(name, service)| (name.clone(), service.clone())).collect();
+    let used = Used::by(&services);
+    let decoded = &model.decoded;
+    let mut project = Project {
+        name: model.name.clone(),
+        working_dir: model.working_dir.clone(),
+        config_files: model.config_files.clone(),
+        env_files: model.env_files.clone(),
+        environment: model.environment.clone(),
+        networks: kept(&decoded.networks, &used.networks),
+        volumes: kept(&decoded.volumes, &used.volumes),
+        secrets: kept(&decoded.secrets, &used.secrets),
+        configs: kept(&decoded.configs, &used.configs),
+        models: kept(&decoded.models, &used.models),
+        extensions: decoded.extensions.clone(),
+        services,
+        disabled,
+        warnings,
+    };
     translate(&mut project, &model.host_paths);
-    project.warnings = warnings;
     errors.into_result(project)
 }
 
-/// Which services are enabled by these profiles.
-pub(super) fn split<'a>(model: &'a Model, profiles: &[String]) -> Services<'a> {
-    let all = profiles.iter().any(|profile| profile == "*");
-    let is_enabled = |service: &Service| {
-        all || service.profiles.is_empty() || service.profiles.iter().any(|profile| profiles.contains(profile))
-    };
-    let (enabled, disabled) = model.decoded.services.iter().partition(|(_, service)| is_enabled(service));
-    Services { enabled, disabled }
+/// Whether the label files of the enabled services can be read; env files are read by runs only.
+pub(super) fn label_files(model: &Model, opener: &Opener<'_>, profiles: &[String]) -> Result<(), LoadErrors> {
+    let (mut warnings, mut errors) = (Vec::new(), LoadErrors::default());
+    let services = Services { all: &model.decoded.services, profiles };
+    for (name, service) in services.enabled_ones().filter(|(_, service)| !service.label_file.is_empty()) {
+        let mut reader = FileReader { model, opener, name, warnings: &mut warnings, errors: &mut errors };
+        reader.labels(&mut Service { label_file: service.label_file.clone(), ..Service::default() });
+    }
+    errors.into_result(())
 }
 
 /// The named services and everything that they depend on.
@@ -110,7 +151,7 @@ fn closure(services: &Services<'_>, names: &[ServiceName]) -> Result<BTreeSet<Se
     let mut selected = BTreeSet::new();
     let mut open: Vec<(&ServiceName, bool)> = names.iter().map(|name| (name, true)).collect();
     while let Some((name, required)) = open.pop() {
-        match services.enabled.get(name) {
+        match services.enabled(name.as_str()) {
             Some(service) if selected.insert(name.clone()) => {
                 let dependencies = service.depends_on.iter();
                 open.extend(dependencies.map(|(name, dependency)| (name, dependency.required)));
@@ -139,7 +180,7 @@ impl FileReader<'_> {
         if error.place.is_none()
             && let Some(place) = self.model.place(&path)
         {
-            error = error.at(place);
+            error = error.at(&place);
         }
         self.errors.push(error.of(path.join(".")));
     }
@@ -208,40 +249,53 @@ impl FileReader<'_> {
         if matches!(self.opener.kind(file), Ok(FileKind::Directory)) {
             return Err(LoadError::new(format!("{file} is a directory")));
         }
-        let text = self.opener.text(file).map_err(LoadError::new)?;
-        let parsed = match format {
-            "" => {
-                let warnings = &mut *self.warnings;
-                dotenv::parse_onto(values, &text, lookup, &mut |name| warn_unset(name, warnings))
+        let budget = self.opener.budget();
+        let taken = match format {
+            "" => self.opener.add_variables(values, file, lookup, self.warnings)?,
+            "raw" => {
+                let text = self.opener.text(file).map_err(LoadError::new)?;
+                let most = budget.left().saturating_sub(text.len());
+                dotenv::parse_raw_onto(values, &text, lookup, most)
+                    .map_err(|error| self.opener.in_env_file(file, error))?
             }
-            "raw" => dotenv::parse_raw(&text, lookup).map(|read| values.extend(read)),
             other => return Err(LoadError::new(format!("unsupported env_file format {other:?}"))),
         };
-        parsed.map_err(|error| {
-            let place = Place { file: self.opener.shown(file), line: error.line, column: 1 };
-            LoadError::new(format!("failed to read {file}: {error}")).at(&place)
-        })
+        // It fits: the reader was told what is left.
+        let _ = budget.take(taken);
+        Ok(())
     }
 }
 
-/// Drops the resources that no selected service uses.
-fn keep_used(project: &mut Project) {
-    let services = || project.services.values();
-    let networks: BTreeSet<&str> = services().flat_map(|service| service.networks.keys().map(String::as_str)).collect();
-    let volumes: BTreeSet<&str> =
-        services().flat_map(|service| service.volumes.iter().map(|mount| mount.source.as_str())).collect();
-    let configs: BTreeSet<&str> =
-        services().flat_map(|service| service.configs.iter().map(|config| config.source.as_str())).collect();
-    let secrets: BTreeSet<&str> = services()
-        .flat_map(|service| service.secrets.iter().chain(service.build.iter().flat_map(|build| &build.secrets)))
-        .map(|secret| secret.source.as_str())
-        .collect();
-    let models: BTreeSet<&str> = services().flat_map(|service| service.models.keys().map(String::as_str)).collect();
-    project.networks.retain(|key, _| networks.contains(key.as_str()));
-    project.volumes.retain(|key, _| volumes.contains(key.as_str()));
-    project.configs.retain(|key, _| configs.contains(key.as_str()));
-    project.secrets.retain(|key, _| secrets.contains(key.as_str()));
-    project.models.retain(|key, _| models.contains(key.as_str()));
+/// The keys of the resources that services use.
+struct Used<'a> {
+    networks: BTreeSet<&'a str>,
+    volumes: BTreeSet<&'a str>,
+    configs: BTreeSet<&'a str>,
+    secrets: BTreeSet<&'a str>,
+    models: BTreeSet<&'a str>,
+}
+
+impl<'a> Used<'a> {
+    fn by(services: &'a BTreeMap<ServiceName, Service>) -> Self {
+        let services = || services.values();
+        let build_secrets = |service: &'a Service| service.build.iter().flat_map(|build| &build.secrets);
+        let volumes = services().flat_map(|service| &service.volumes).filter(|mount| mount.kind == "volume");
+        Self {
+            networks: services().flat_map(|service| service.networks.keys().map(String::as_str)).collect(),
+            volumes: volumes.map(|mount| mount.source.as_str()).collect(),
+            configs: services().flat_map(|service| &service.configs).map(|config| config.source.as_str()).collect(),
+            secrets: services()
+                .flat_map(|service| service.secrets.iter().chain(build_secrets(service)))
+                .map(|secret| secret.source.as_str())
+                .collect(),
+            models: services().flat_map(|service| service.models.keys().map(String::as_str)).collect(),
+        }
+    }
+}
+
+/// Copies of the resources that are used.
+fn kept<T: Clone>(all: &BTreeMap<String, T>, used: &BTreeSet<&str>) -> BTreeMap<String, T> {
+    used.iter().filter_map(|key| all.get_key_value(*key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// Rewrites what the Engine opens, and what labels say, to the host's paths.

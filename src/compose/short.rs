@@ -70,6 +70,13 @@ pub fn ports(text: &str, place: &Place) -> Result<Vec<Node>, String> {
     Ok(targets.into_iter().map(port).collect())
 }
 
+/// How many long ports [`ports`] makes of a text, before it makes them; 1 where it makes none.
+pub(super) fn port_count(text: &str) -> usize {
+    let (_, _, container) = split_port(text);
+    let range = container.split('/').next().and_then(port_range);
+    range.and_then(|(start, end)| usize::try_from(end - start + 1).ok()).unwrap_or(1)
+}
+
 fn split_port(text: &str) -> (String, &str, &str) {
     let (rest, container) = text.rsplit_once(':').unwrap_or(("", text));
     let (address, host) = rest.rsplit_once(':').unwrap_or(("", rest));

@@ -24,6 +24,7 @@ pub use self::map::{Entry, Map};
 use self::node::each_child;
 pub use self::node::{Kind, Node, Place, Tag, take_tags};
 use self::tabs::{Misplaced, Tabs};
+use super::budget::ENTRY;
 
 /// Bounds on what a file may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,16 +33,14 @@ pub struct Limits {
     pub bytes: usize,
     /// Mappings and lists inside each other.
     pub depth: usize,
-    /// Values of one file, counted again at every alias.
-    pub nodes: usize,
-    /// Bytes of text in those values.
-    pub text: usize,
+    /// Bytes that the values take, counted again at every alias.
+    pub memory: usize,
 }
 
 impl Default for Limits {
-    /// 10 MiB, 128 deep, a million values, 32 MiB of text: far beyond any project, and at most some 200 MB of memory.
+    /// 10 MiB, 128 deep, 256 MiB of memory: far beyond any project.
     fn default() -> Self {
-        Self { bytes: 10 << 20, depth: 128, nodes: 1_000_000, text: 32 << 20 }
+        Self { bytes: 10 << 20, depth: 128, memory: 256 << 20 }
     }
 }
 
@@ -82,17 +81,10 @@ pub fn parse(file: Arc<str>, text: &str, limits: &Limits) -> Result<Vec<Node>, Y
     }
 }
 
-/// What a value takes of the budget.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cost {
-    nodes: usize,
-    text: usize,
-}
-
 /// An anchored value and what each alias to it costs.
 struct Anchored {
     node: Node,
-    cost: Cost,
+    cost: usize,
 }
 
 struct Builder<'a> {
@@ -100,7 +92,7 @@ struct Builder<'a> {
     parser: Parser<'a, StrInput<'a>>,
     file: Arc<str>,
     limits: Limits,
-    spent: Cost,
+    spent: usize,
     anchors: HashMap<usize, Anchored>,
     /// What the anchors of this document are called.
     names: HashMap<usize, String>,
@@ -131,7 +123,7 @@ impl<'a> Builder<'a> {
             parser: Parser::new_from_str_with_options(text, options),
             file,
             limits: *limits,
-            spent: Cost::default(),
+            spent: 0,
             anchors: HashMap::new(),
             names: HashMap::new(),
             kept: HashMap::new(),
@@ -274,12 +266,11 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn spend(&mut self, span: Span, cost: Cost) -> Result<(), YamlError> {
-        self.spent.nodes = self.spent.nodes.saturating_add(cost.nodes);
-        self.spent.text = self.spent.text.saturating_add(cost.text);
-        let Limits { nodes, text, .. } = self.limits;
-        if self.spent.nodes > nodes || self.spent.text > text {
-            return Err(self.error(span, YamlErrorKind::TooManyNodes { nodes, text }));
+    fn spend(&mut self, span: Span, cost: usize) -> Result<(), YamlError> {
+        self.spent = self.spent.saturating_add(cost);
+        let memory = self.limits.memory;
+        if self.spent > memory {
+            return Err(self.error(span, YamlErrorKind::TooMuchMemory { path: String::new(), memory }));
         }
         Ok(())
     }
@@ -290,7 +281,7 @@ impl<'a> Builder<'a> {
         }
         let before = self.spent;
         let text = if let Event::Scalar(text, ..) = &event { text.len() } else { 0 };
-        self.spend(span, Cost { nodes: 1, text })?;
+        self.spend(span, ENTRY.saturating_add(text))?;
         self.watch_tabs(&event, span)?;
         self.check_dialect(&event, span)?;
         let flow = match &event {
@@ -338,7 +329,7 @@ impl<'a> Builder<'a> {
             });
         }
         if anchor > 0 {
-            let cost = Cost { nodes: self.spent.nodes - before.nodes, text: self.spent.text - before.text };
+            let cost = self.spent - before;
             // The copy that is kept for the aliases takes memory as well.
             self.spend(span, cost)?;
             let mut kept = node.clone();
@@ -368,7 +359,7 @@ impl<'a> Builder<'a> {
     fn alias_of_earlier_document(&mut self, name: &str, span: Span) -> Result<Node, YamlError> {
         let Some(Anchored { node, cost }) = self.kept.get(name) else {
             self.patch = dialect::alias_as_key(name, span);
-            return Err(self.error(span, YamlErrorKind::UnknownAnchor(name.to_owned())));
+            return Err(self.error(span, YamlErrorKind::UnknownAnchor));
         };
         let (node, cost) = (node.clone(), *cost);
         self.spend(span, cost)?;
@@ -386,6 +377,7 @@ impl<'a> Builder<'a> {
                 break;
             }
             let key = self.key(event, key_span, depth)?;
+            self.spend(key_span, key.spelling.len())?;
             let line = self.place(key_span).line;
             if let Some(first) = spelled.insert(key.spelling.clone(), line) {
                 return Err(self.error(key_span, YamlErrorKind::DuplicateKey { key: key.spelling, first }));
@@ -446,7 +438,7 @@ struct Key {
 
 /// Puts the step that an error passed on its way up in front of its path.
 fn inside(mut error: YamlError, step: &str) -> YamlError {
-    if let YamlErrorKind::NonStringKey { path, .. } = &mut error.kind {
+    if let YamlErrorKind::NonStringKey { path, .. } | YamlErrorKind::TooMuchMemory { path, .. } = &mut error.kind {
         let separator = if path.is_empty() || path.starts_with('[') { "" } else { "." };
         *path = format!("{step}{separator}{path}");
     }
@@ -609,8 +601,8 @@ mod tests {
         f.yaml:1:1: non-string key at top level: null
         f.yaml:1:3: invalid map key: a mapping or list cannot be a key
         f.yaml:1:8: alias refers to the value that it is part of
-        f.yaml:1:4: unknown anchor 'b' referenced
-        f.yaml:1:10: cannot decode !!float `1.5` as a !!int
+        f.yaml:1:4: unknown anchor referenced: a text that starts with * stands in quotes
+        f.yaml:1:10: cannot decode !!float as a !!int
         f.yaml:1:4: unclosed quote
         f.yaml:1:1: found character that cannot start any token: a tab, where only spaces indent
         "#
@@ -682,7 +674,7 @@ mod tests {
         });
         let texts = format!("a: &a '{}'\nb: [{}]\n", "x".repeat(100_000), vec!["*a"; 10_000].join(","));
         for bomb in [laughs, merges, texts] {
-            assert!(matches!(read(&bomb).unwrap_err().kind, YamlErrorKind::TooManyNodes { .. }));
+            assert!(matches!(read(&bomb).unwrap_err().kind, YamlErrorKind::TooMuchMemory { .. }));
         }
         assert!(read(&"[".repeat(100_000)).is_err());
         assert!(read(&"{a: ".repeat(100_000)).is_err());

@@ -4,17 +4,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::task::TaskTracker;
 
 use super::Lifetime;
-use super::schedule::{self, Refused, ScheduledServices};
+use super::poll_services::PollServices;
+use super::schedule::{self, Refused};
 use crate::action::{ConfigChange, ConfigChanges, WhenChanged};
 use crate::backend::Backend;
-use crate::bus::{Bus, BusError, Event, Subscription};
+use crate::bus::{Bus, BusError, Event, Subscription, Value};
+use crate::log_limit::LogLimit;
 use crate::message::{CONFIG_CHANGED, ConfigChanged, SCHEDULE, config_key};
 use crate::names::ServiceName;
 use crate::report::{Chain, Problems};
@@ -24,6 +27,9 @@ use crate::schedule::Intervals;
 /// The topic of the schedule's problems.
 const TOPIC: &str = "schedule";
 
+/// Most lines about changes in a while: anybody may make them, back and forth.
+const LINES: (u32, Duration) = (40, Duration::from_mins(1));
+
 /// Messages that are taken together, most at once.
 const MOST_TOGETHER: usize = 1024;
 
@@ -31,19 +37,27 @@ pub(super) struct Changes<K, B> {
     pub(super) bus: Arc<B>,
     pub(super) runner: Runner<K, B>,
     pub(super) meanings: ConfigChanges,
-    pub(super) services: ScheduledServices,
+    pub(super) services: Arc<PollServices>,
     pub(super) intervals: watch::Sender<Arc<Intervals>>,
     pub(super) problems: watch::Sender<Problems>,
     pub(super) work: TaskTracker,
 }
 
 /// What was seen of the sections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
     values: BTreeMap<String, String>,
     /// The values that were followed already: a message that comes after its value was found is no second change.
     followed: BTreeMap<String, String>,
     refused: Vec<Refused>,
+    lines: LogLimit<Instant>,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        let lines = LogLimit::new(LINES.0, LINES.1);
+        Self { values: BTreeMap::new(), followed: BTreeMap::new(), refused: Vec::new(), lines }
+    }
 }
 
 /// What there is to look at.
@@ -96,17 +110,15 @@ impl<K: Backend, B: Bus> Changes<K, B> {
 
     async fn look(&self, seen: &mut Seen, sections: &BTreeSet<String>, said: bool) -> Result<(), BusError> {
         let keys: Vec<String> = sections.iter().map(|section| config_key(section)).collect();
-        let values = self.bus.get(&keys).await?;
+        let values = self.bus.read(&keys).await?;
         for (section, value) in sections.iter().zip(values) {
             if said {
                 tracing::debug!(section, "config changed");
             }
-            // A section that is gone was evicted: what it said goes on.
-            if section == SCHEDULE
-                && let Some(value) = &value
-            {
-                self.apply_schedule(seen, value);
+            if section == SCHEDULE {
+                self.look_at_schedule(seen, &value, said);
             }
+            let value = value.text();
             let Some(meaning) = self.meanings.get(section) else { continue };
             let differs = match (seen.values.get(section), &value) {
                 (Some(before), Some(now)) => before != now,
@@ -120,21 +132,36 @@ impl<K: Backend, B: Bus> Changes<K, B> {
                 }
             }
             if differs || (said && !known) {
-                self.follow(section, meaning).await;
+                self.follow(section, meaning, &mut seen.lines).await;
             }
         }
         Ok(())
     }
 
-    fn apply_schedule(&self, seen: &mut Seen, text: &str) {
+    fn look_at_schedule(&self, seen: &mut Seen, value: &Value, said: bool) {
         let current = Arc::clone(&self.intervals.borrow());
-        let (wanted, refused) = schedule::read(text, &self.services, &current);
+        let services = self.services.of(&self.runner.projects().current());
+        let (wanted, refused) = match value {
+            Value::Text(text) => schedule::read(text, &services, &current),
+            // Somebody deleted it and said so.
+            Value::Absent if said => (schedule::defaults(&services), Vec::new()),
+            // It was evicted: what it said goes on.
+            Value::Absent => return,
+            Value::Unreadable(why) => {
+                let refused = Refused::Unreadable { key: config_key(SCHEDULE), why: why.to_string() };
+                (Intervals::clone(&current), vec![refused])
+            }
+        };
         if wanted != *current {
             self.intervals.send_replace(Arc::new(wanted));
         }
         if refused != seen.refused {
             for fault in &refused {
-                tracing::warn!(error = %fault, "schedule not followed");
+                if let Some(line) = seen.lines.allow(Instant::now()) {
+                    tracing::warn!(error = %fault, suppressed = line.suppressed, "schedule not followed");
+                } else {
+                    tracing::debug!(error = %fault, "schedule not followed");
+                }
             }
             self.problems.send_modify(|problems| {
                 problems.insert(TOPIC, refused.iter().map(ToString::to_string).collect());
@@ -143,12 +170,12 @@ impl<K: Backend, B: Bus> Changes<K, B> {
         }
     }
 
-    async fn follow(&self, section: &str, meaning: &ConfigChange) {
+    async fn follow(&self, section: &str, meaning: &ConfigChange, lines: &mut LogLimit<Instant>) {
         let service = &meaning.service;
         match meaning.when_changed {
-            WhenChanged::Warn => needs_restart(section, service),
+            WhenChanged::Warn => needs_restart(section, service, lines),
             WhenChanged::WarnIfRunning => match self.runner.is_up(service).await {
-                Ok(true) => needs_restart(section, service),
+                Ok(true) => needs_restart(section, service, lines),
                 Ok(false) => tracing::debug!(section, %service, "config changed, service does not run"),
                 Err(error) => {
                     tracing::warn!(section, %service, error = %Chain(&error), "config changed, service not found out");
@@ -167,8 +194,10 @@ impl<K: Backend, B: Bus> Changes<K, B> {
     }
 }
 
-fn needs_restart(section: &str, service: &ServiceName) {
-    tracing::warn!(section, %service, "config changed, service restart required");
+fn needs_restart(section: &str, service: &ServiceName, lines: &mut LogLimit<Instant>) {
+    if let Some(line) = lines.allow(Instant::now()) {
+        tracing::warn!(section, %service, suppressed = line.suppressed, "config changed, service restart required");
+    }
 }
 
 /// Takes together what already waits: a burst is one look.

@@ -1,27 +1,28 @@
 //! Delivers replies: to whoever listens, whenever they begin to, and into a key for those who come late.
 //!
 //! Clients publish a command first and subscribe to its reply afterwards, so a reply that is sent at once reaches nobody. It
-//! is published again until somebody received it. All waiting replies share one task and one timer: ten thousand of them
-//! must not cost ten thousand tasks.
+//! is published again until a subscriber of its channel received it; who listens by a pattern may hear it more than once. All
+//! waiting replies share one task and one timer, and what waits is bounded in bytes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::bus::{Bus, BusError};
+use crate::log_limit::LogLimit;
+use crate::message::OwnNames;
 use crate::names::RequestId;
 use crate::report::Chain;
 
-/// Wait between the first two attempts; it doubles.
-const FIRST_WAIT: Duration = Duration::from_millis(10);
-
-/// Longest wait between two attempts.
+/// First and longest wait between two attempts.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(10), LONGEST_WAIT);
 const LONGEST_WAIT: Duration = Duration::from_millis(640);
 
 /// How long a reply is published for somebody to listen.
@@ -36,55 +37,112 @@ const MOST_ATTEMPTS: usize = 64;
 /// From so many waiting replies on, each is tried less often.
 const MANY: usize = 256;
 
-/// Replies that wait for a listener; beyond that the oldest is only in its key.
-const MOST_WAITING: usize = 16_384;
+/// Replies on their way. Half of them may wait for a listener; beyond that the next one to be tried is only in its key.
+const MOST: usize = 16_384;
+
+/// Their bytes, and of these too only half may wait for a listener.
+const MOST_BYTES: u32 = 4 * 1024 * 1024;
+
+/// What a reply costs beside its text.
+const REPLY_COST: usize = 256;
+
+/// Time between two warnings of replies that found no room.
+const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// A reply on its way.
-#[derive(Debug, Clone)]
-struct Parcel {
+#[derive(Debug)]
+struct PendingReply {
     request: RequestId,
     channel: Arc<str>,
     json: Arc<str>,
     /// When it was accepted.
     since: Instant,
+    kind: Kind,
+    /// It is at its key, or does not belong there.
     kept: bool,
-    wait: Duration,
+    /// The connection ended over a publish: it may have been received.
+    in_doubt: bool,
+    backoff: Backoff,
+    /// Its part of the bytes.
+    room: OwnedSemaphorePermit,
+}
+
+/// What a reply is to its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The answer.
+    Answer,
+    /// The refusal of another command under the same id: the answer at the key stays, and is not published any more.
+    Conflict,
 }
 
 /// Hands replies over for delivery. The delivery ends when all of these are gone.
 #[derive(Debug, Clone)]
-pub(super) struct Replies(mpsc::Sender<Parcel>);
+pub(super) struct Replies {
+    sender: mpsc::Sender<PendingReply>,
+    room: Arc<Semaphore>,
+    names: Arc<OwnNames>,
+    dropped: Arc<Mutex<LogLimit<Instant>>>,
+}
 
 impl Replies {
-    /// Delivers the reply to a command that was carried out.
+    /// Delivers the reply to a command that was carried out; waits while there is no room.
     pub(super) async fn send(&self, request: &RequestId, json: Arc<str>) {
-        // The other end outlives this one.
-        let _ = self.0.send(Parcel::new(request, json)).await;
+        // The other end outlives this one, and nobody closes the semaphore.
+        if let Ok(room) = Arc::clone(&self.room).acquire_many_owned(cost(&json)).await {
+            let _ = self.sender.send(self.pending(request, json, Kind::Answer, room)).await;
+        }
     }
 
-    /// Delivers a reply, unless thousands wait already.
-    pub(super) fn offer(&self, request: &RequestId, json: Arc<str>) {
-        if self.0.try_send(Parcel::new(request, json)).is_err() {
-            tracing::warn!(request_id = %request, "too many replies wait, one dropped");
+    /// Delivers a reply, unless there is no room.
+    pub(super) fn send_or_drop(&self, request: &RequestId, json: Arc<str>) {
+        self.try_send(request, json, Kind::Answer);
+    }
+
+    /// Delivers the refusal of a command whose id another one has, unless there is no room.
+    pub(super) fn send_conflict(&self, request: &RequestId, json: Arc<str>) {
+        self.try_send(request, json, Kind::Conflict);
+    }
+
+    fn try_send(&self, request: &RequestId, json: Arc<str>, kind: Kind) {
+        let room = Arc::clone(&self.room).try_acquire_many_owned(cost(&json));
+        let sent = room.is_ok_and(|room| self.sender.try_send(self.pending(request, json, kind, room)).is_ok());
+        if !sent {
+            let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(line) = dropped.allow(Instant::now()) {
+                tracing::warn!(request_id = %request, dropped = line.count(), "too many replies wait, one dropped");
+            }
+        }
+    }
+
+    fn pending(&self, request: &RequestId, json: Arc<str>, kind: Kind, room: OwnedSemaphorePermit) -> PendingReply {
+        PendingReply {
+            request: request.clone(),
+            channel: self.names.reply(request).into(),
+            json,
+            since: Instant::now(),
+            kind,
+            kept: kind == Kind::Conflict,
+            in_doubt: false,
+            backoff: BACKOFF,
+            room,
         }
     }
 }
 
-impl Parcel {
-    fn new(request: &RequestId, json: Arc<str>) -> Self {
-        let channel = crate::message::reply_channel(request).into();
-        Self { request: request.clone(), channel, json, since: Instant::now(), kept: false, wait: FIRST_WAIT }
-    }
+/// What a reply takes of the bytes: of a very long one half of them, so that it finds room at all.
+fn cost(json: &str) -> u32 {
+    u32::try_from(json.len().saturating_add(REPLY_COST)).unwrap_or(MOST_BYTES).min(MOST_BYTES / 2)
 }
 
 /// What became of an attempt.
 enum Attempt {
-    /// Somebody received it.
-    Received(Parcel),
-    /// Nobody did.
-    Unheard(Parcel),
+    /// A subscriber received it.
+    Received(PendingReply),
+    /// None did.
+    Unheard(PendingReply),
     /// Redis did not take it.
-    Failed(Parcel, BusError),
+    Failed(PendingReply, BusError),
 }
 
 /// The delivery of replies.
@@ -92,16 +150,26 @@ pub(super) struct Delivery<B> {
     bus: Arc<B>,
     keep: Duration,
     intake: CancellationToken,
-    incoming: mpsc::Receiver<Parcel>,
-    waiting: BTreeMap<(Instant, u64), Parcel>,
+    incoming: mpsc::Receiver<PendingReply>,
+    waiting: BTreeMap<(Instant, u64), PendingReply>,
+    waiting_bytes: usize,
     count: u64,
+    /// Requests whose answer is not published any more, with when that was said.
+    conflicts: BTreeMap<RequestId, Instant>,
 }
 
 /// A way to hand over replies, and their delivery. Each is kept at its key for `keep`; once the intake is closed they are
 /// published for a short while only.
 pub(super) fn replies<B: Bus>(bus: Arc<B>, keep: Duration, intake: CancellationToken) -> (Replies, Delivery<B>) {
-    let (sender, incoming) = mpsc::channel(MOST_WAITING);
-    (Replies(sender), Delivery { bus, keep, intake, incoming, waiting: BTreeMap::new(), count: 0 })
+    let (sender, incoming) = mpsc::channel(MOST);
+    let replies = Replies {
+        sender,
+        room: Arc::new(Semaphore::new(MOST_BYTES as usize)),
+        names: Arc::new(bus.names().clone()),
+        dropped: Arc::new(Mutex::new(LogLimit::new(1, WARN_EVERY))),
+    };
+    let (waiting, conflicts) = (BTreeMap::new(), BTreeMap::new());
+    (replies, Delivery { bus, keep, intake, incoming, waiting, waiting_bytes: 0, count: 0, conflicts })
 }
 
 impl<B: Bus> Delivery<B> {
@@ -117,66 +185,116 @@ impl<B: Bus> Delivery<B> {
                 biased;
                 Some(attempt) = attempts.next() => self.settle(attempt),
                 received = self.incoming.recv(), if open && free => match received {
-                    Some(parcel) => attempts.push(attempt(Arc::clone(&self.bus), self.keep, parcel)),
+                    Some(reply) => {
+                        if reply.kind == Kind::Conflict {
+                            self.end_earlier(&reply.request);
+                        }
+                        attempts.push(attempt(Arc::clone(&self.bus), self.keep, reply));
+                    }
                     None => open = false,
                 },
                 () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if free && next.is_some() => {
-                    if let Some((_, parcel)) = self.waiting.pop_first() {
-                        attempts.push(attempt(Arc::clone(&self.bus), self.keep, parcel));
+                    if let Some(reply) = self.take_next() {
+                        attempts.push(attempt(Arc::clone(&self.bus), self.keep, reply));
                     }
                 }
             }
         }
     }
 
+    fn take_next(&mut self) -> Option<PendingReply> {
+        let (_, reply) = self.waiting.pop_first()?;
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(reply.room.num_permits());
+        Some(reply)
+    }
+
+    /// Stops publishing the answer to a request.
+    fn end_earlier(&mut self, request: &RequestId) {
+        let now = Instant::now();
+        self.conflicts.retain(|_, said| now - *said <= LISTEN_LIMIT);
+        self.conflicts.insert(request.clone(), now);
+        self.waiting.retain(|_, reply| reply.request != *request);
+        self.waiting_bytes = self.waiting.values().map(|reply| reply.room.num_permits()).sum();
+    }
+
     fn settle(&mut self, attempt: Attempt) {
         match attempt {
-            Attempt::Received(parcel) => tracing::debug!(request_id = %parcel.request, "reply received"),
-            Attempt::Unheard(parcel) => self.again(parcel, LISTEN_LIMIT),
-            Attempt::Failed(parcel, error) => {
-                tracing::debug!(request_id = %parcel.request, error = %Chain(&error), "reply not sent");
+            Attempt::Received(reply) => tracing::debug!(request_id = %reply.request, "reply received"),
+            Attempt::Unheard(reply) => self.again(reply, LISTEN_LIMIT),
+            Attempt::Failed(reply, error) => {
+                tracing::debug!(request_id = %reply.request, error = %Chain(&error), "reply not sent");
                 match error {
                     // Somebody may still wait for it when Redis is back.
-                    BusError::Unavailable { .. } => self.again(parcel, self.keep),
-                    BusError::Refused { .. } => self.again(parcel, LISTEN_LIMIT),
+                    BusError::Unavailable { .. } => self.again(reply, self.keep),
+                    BusError::Refused { .. } => self.again(reply, LISTEN_LIMIT),
                 }
             }
         }
     }
 
-    fn again(&mut self, mut parcel: Parcel, limit: Duration) {
+    fn again(&mut self, mut reply: PendingReply, limit: Duration) {
         let limit = if self.intake.is_cancelled() { limit.min(LAST_LIMIT) } else { limit };
-        if parcel.since.elapsed() + parcel.wait > limit {
-            tracing::debug!(request_id = %parcel.request, "reply not received by anybody");
+        let superseded = reply.kind == Kind::Answer
+            && reply.kept
+            && self.conflicts.get(&reply.request).is_some_and(|said| *said >= reply.since);
+        let wait = reply.backoff.wait();
+        if superseded || reply.since.elapsed() + wait > limit {
+            tracing::debug!(request_id = %reply.request, "reply not received by anybody");
             return;
         }
         // Many that nobody listens to must not keep the few from being heard.
-        let wait = if self.waiting.len() > MANY { LONGEST_WAIT } else { parcel.wait };
-        let at = Instant::now() + wait;
-        parcel.wait = parcel.wait.saturating_mul(2).min(LONGEST_WAIT);
+        let wait = if self.waiting.len() > MANY { LONGEST_WAIT } else { wait };
         self.count = self.count.wrapping_add(1);
-        self.waiting.insert((at, self.count), parcel);
-        if self.waiting.len() > MOST_WAITING {
-            self.waiting.pop_first();
+        self.waiting_bytes = self.waiting_bytes.saturating_add(reply.room.num_permits());
+        self.waiting.insert((Instant::now() + wait, self.count), reply);
+        while self.waiting.len() > MOST / 2 || self.waiting_bytes > MOST_BYTES as usize / 2 {
+            if self.take_next().is_none() {
+                break;
+            }
         }
     }
 }
 
-async fn attempt<B: Bus>(bus: Arc<B>, keep: Duration, mut parcel: Parcel) -> Attempt {
-    if !parcel.kept {
+async fn attempt<B: Bus>(bus: Arc<B>, keep: Duration, mut reply: PendingReply) -> Attempt {
+    match try_deliver(bus.as_ref(), keep, &mut reply).await {
+        Ok(0) => Attempt::Unheard(reply),
+        Ok(_) => Attempt::Received(reply),
+        Err(error) => Attempt::Failed(reply, error),
+    }
+}
+
+/// Keeps and publishes a reply, and returns how many subscribers received it.
+async fn try_deliver<B: Bus>(bus: &B, keep: Duration, reply: &mut PendingReply) -> Result<u64, BusError> {
+    if reply.in_doubt && may_have_been_received(bus, reply).await? {
+        return Ok(1);
+    }
+    reply.in_doubt = false;
+    if !reply.kept {
         // The key first: who finds nobody publishing must find the key.
-        match bus.set(&parcel.channel, &parcel.json, Some(keep)).await {
-            Ok(()) => parcel.kept = true,
+        match bus.set(&reply.channel, &reply.json, Some(keep)).await {
+            Ok(()) => reply.kept = true,
             // It has no room, or does not let us: who listens can be told all the same.
             Err(error @ BusError::Refused { .. }) => {
-                tracing::debug!(request_id = %parcel.request, error = %Chain(&error), "reply not kept");
+                tracing::debug!(request_id = %reply.request, error = %Chain(&error), "reply not kept");
             }
-            Err(error @ BusError::Unavailable { .. }) => return Attempt::Failed(parcel, error),
+            Err(error @ BusError::Unavailable { .. }) => return Err(error),
         }
     }
-    match bus.publish(&parcel.channel, &parcel.json).await {
-        Ok(0) => Attempt::Unheard(parcel),
-        Ok(_) => Attempt::Received(parcel),
-        Err(error) => Attempt::Failed(parcel, error),
+    let connected = bus.connection().borrow().is_up();
+    let published = bus.publish(&reply.channel, &reply.json).await;
+    reply.in_doubt = connected && matches!(published, Err(BusError::Unavailable { .. }));
+    published
+}
+
+/// Whether a reply whose publishing was not answered is to count as received: Redis was not emptied meanwhile, and somebody
+/// listens, as they may have done before. Who subscribed since finds it at the key.
+async fn may_have_been_received<B: Bus>(bus: &B, reply: &mut PendingReply) -> Result<bool, BusError> {
+    if reply.kind == Kind::Answer {
+        let found = bus.get(&[reply.channel.to_string()]).await?;
+        if found.into_iter().flatten().next().is_none() {
+            reply.kept = false;
+            return Ok(false);
+        }
     }
+    Ok(bus.subscribers(&reply.channel).await? > 0)
 }

@@ -15,6 +15,8 @@ pub struct Scheduled {
     pub key: String,
     /// Its own interval, none while it is paused.
     pub default: Option<Interval>,
+    /// It has its place by the settings. Others have one only while the schedule names them.
+    pub by_settings: bool,
 }
 
 /// The services of the schedule.
@@ -26,8 +28,16 @@ pub(super) enum Refused {
     /// The whole of it is no JSON object.
     #[error("schedule is not a JSON object")]
     NoObject,
-    /// No service has that key.
-    #[error("schedule names {0:?}, which is no scheduled service")]
+    /// It is not read at all.
+    #[error("schedule at {key} {why}")]
+    Unreadable {
+        /// Where it is.
+        key: String,
+        /// What is wrong with it, with the bound that it breaks.
+        why: String,
+    },
+    /// No service that may be scheduled has that key.
+    #[error("schedule names {0:?}, which is no poll service")]
     Unknown(String),
     /// The value is no interval.
     #[error("schedule of {field:?}: {value} is not a number of seconds from 1 to 604800, 0 or null")]
@@ -58,19 +68,28 @@ pub(super) fn read(text: &str, services: &ScheduledServices, current: &Intervals
         // The short key first: it is the one that the dashboard writes.
         let field = [scheduled.key.as_str(), service.as_str()].into_iter().find(|field| fields.contains_key(*field));
         let interval = match field.and_then(|field| Some((field, fields.get(field)?))) {
-            None => scheduled.default,
-            Some((field, value)) => seconds(value).unwrap_or_else(|()| {
-                refused.push(Refused::Value { field: field.to_owned(), value: shown(&value.to_string()) });
-                current.get(service).copied().unwrap_or(scheduled.default)
-            }),
+            None => scheduled.by_settings.then_some(scheduled.default),
+            Some((field, value)) => {
+                let keep = |()| {
+                    refused.push(Refused::Value { field: field.to_owned(), value: shown(&value.to_string()) });
+                    current.get(service).copied().or(scheduled.by_settings.then_some(scheduled.default))
+                };
+                seconds(value).map_or_else(keep, Some)
+            }
         };
-        intervals.insert(service.clone(), interval);
+        intervals.extend(interval.map(|interval| (service.clone(), interval)));
     }
     let known =
         |field: &str| services.iter().any(|(service, scheduled)| scheduled.key == field || service.as_str() == field);
     refused.extend(fields.keys().filter(|field| !known(field)).map(|field| Refused::Unknown(shown(field))));
     refused.truncate(MOST_REFUSED);
     (intervals, refused)
+}
+
+/// The intervals where there is no schedule.
+pub(super) fn defaults(services: &ScheduledServices) -> Intervals {
+    let by_settings = services.iter().filter(|(_, scheduled)| scheduled.by_settings);
+    by_settings.map(|(service, scheduled)| (service.clone(), scheduled.default)).collect()
 }
 
 fn seconds(value: &Value) -> Result<Option<Interval>, ()> {
@@ -99,7 +118,7 @@ mod tests {
     }
 
     fn services() -> ScheduledServices {
-        let scheduled = |key: &str, seconds| Scheduled { key: key.into(), default: every(seconds) };
+        let scheduled = |key: &str, seconds| Scheduled { key: key.into(), default: every(seconds), by_settings: true };
         [("job-a".parse().unwrap(), scheduled("a", 30)), ("job-b".parse().unwrap(), scheduled("b", 60))].into()
     }
 
@@ -146,6 +165,23 @@ mod tests {
         let long = "x".repeat(10_000);
         let (intervals, refused) = read_over(&intervals(every(1), every(1)), &format!(r#"{{"{long}": 1, "a": 10}}"#));
         assert_eq!(intervals.values().next(), Some(&every(10)));
-        assert_eq!(refused, [format!("schedule names {:?}, which is no scheduled service", "x".repeat(SHOWN))]);
+        assert_eq!(refused, [format!("schedule names {:?}, which is no poll service", "x".repeat(SHOWN))]);
+    }
+
+    #[test]
+    fn a_service_that_the_settings_do_not_schedule_is_scheduled_while_the_schedule_names_it() {
+        let mut services = services();
+        services.insert("job-c".parse().unwrap(), Scheduled { key: "c".into(), default: None, by_settings: false });
+        let defaults = intervals(every(30), every(60));
+        let with = |c| {
+            let mut all = defaults.clone();
+            all.insert("job-c".parse().unwrap(), c);
+            all
+        };
+        assert_eq!(read("{}", &services, &defaults), (defaults.clone(), vec![]));
+        assert_eq!(read(r#"{"c": 5}"#, &services, &defaults), (with(every(5)), vec![]));
+        assert_eq!(read(r#"{"job-c": 0}"#, &services, &defaults), (with(None), vec![]));
+        assert_eq!(read(r#"{"c": "x"}"#, &services, &with(every(5))).0, with(every(5)));
+        assert_eq!(read(r#"{"c": "x"}"#, &services, &defaults).0, defaults);
     }
 }

@@ -1,22 +1,26 @@
 //! Carries out the steps of actions and reactions.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::schedule::ScheduledServices;
-use crate::action::{Action, Allowed, Reaction, Report, Step, Target};
+use super::lock;
+use super::poll_services::PollServices;
+use crate::action::permission::NotAllowed;
+use crate::action::{Action, Reaction, Report, Step, Target};
 use crate::backend::Backend;
 use crate::bus::Bus;
 use crate::clock::Timestamp;
 use crate::message::{SourceStatus, status_key};
 use crate::names::{ServiceName, SourceId};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
-use crate::runner::{RunError, RunRequest, Runner};
+use crate::runner::{OperateError, RunError, RunRequest, Runner};
 use crate::schedule::Intervals;
 
 /// Life of a status that the daemon writes for a source, as the sources' own.
@@ -58,17 +62,10 @@ impl Fault {
 pub(super) struct Steps<K, B> {
     pub(super) bus: Arc<B>,
     pub(super) runner: Runner<K, B>,
-    pub(super) allowed: Box<dyn Fn() -> Allowed + Send + Sync>,
+    pub(super) services: Arc<PollServices>,
     pub(super) intervals: watch::Receiver<Arc<Intervals>>,
-    pub(super) schedule: ScheduledServices,
     pub(super) intake: CancellationToken,
-}
-
-/// Which services a step may be given by a parameter.
-#[derive(Debug, Clone, Copy)]
-enum Permission {
-    Operate,
-    Restart,
+    pub(super) results: ResultTurns,
 }
 
 impl<K: Backend, B: Bus> Steps<K, B> {
@@ -78,19 +75,20 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         action: &Action,
         params: &Map<String, Value>,
     ) -> Result<Map<String, Value>, Fault> {
-        let results: Vec<String> = action.steps().iter().filter_map(result_key).collect();
+        let results: BTreeSet<String> = action.steps().iter().filter_map(result_key).collect();
         let listed = !results.is_empty();
+        let (_turn, waited) = self.turn_for_results(action, params, &results).await?;
         // What is read later must have been written by this action. A run deletes it itself, once no other is in its way.
-        let mut stale = results;
+        let mut stale: Vec<String> = results.into_iter().collect();
         if !action.steps().iter().any(|step| matches!(step, Step::Run { .. })) {
             self.bus.delete(&std::mem::take(&mut stale)).await.map_err(|error| Fault::of(&error))?;
         }
         let mut data = Map::new();
         for step in action.steps() {
             let results = if matches!(step, Step::Run { .. }) { std::mem::take(&mut stale) } else { Vec::new() };
-            match self.step(step, params, results).await? {
+            match self.step(step, params, (results, waited)).await? {
                 // Where a list is the result, it is the whole of it.
-                Yield::Run(report) if !listed => data.extend(told(&report)),
+                Yield::Run(report) if !listed => data.extend(reply_data(&report)),
                 Yield::Run(_) | Yield::Nothing => {}
                 Yield::Field(field, value) => drop(data.insert(field, value)),
             }
@@ -105,39 +103,71 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         payload: &Map<String, Value>,
         event: Timestamp,
     ) -> Result<(), Fault> {
+        let mut started_since = false;
         for step in reaction.steps() {
-            if let Step::Stop(service) = step {
-                let service = self.service(service, payload, Permission::Operate)?;
-                self.runner.stop_started_before(&service, event).await.map_err(|error| Fault::of(&error))?;
-            } else {
-                self.step(step, payload, Vec::new()).await?;
+            match step {
+                Step::Stop(service) => {
+                    let service = self.operated(service, payload)?;
+                    let stopped = self.runner.stop_started_before(&service, event).await;
+                    started_since |= !stopped.map_err(|error| Fault::of(&error))?;
+                }
+                // It would be told of a service that runs again.
+                Step::Status { source, .. } if started_since => tracing::debug!(%source, "status left as it is"),
+                step => drop(self.step(step, payload, (Vec::new(), Duration::ZERO)).await?),
             }
         }
         Ok(())
     }
 
-    /// Carries out one step; a run is to write `results`.
-    async fn step(&self, step: &Step, values: &Map<String, Value>, results: Vec<String>) -> Result<Yield, Fault> {
+    /// Waits until no other action is to read the same results, at most as long as its run would wait for its turn; returns
+    /// the turn, and the time that this took. Else the other's run would end, and its result be deleted before it is read.
+    async fn turn_for_results(
+        &self,
+        action: &Action,
+        params: &Map<String, Value>,
+        results: &BTreeSet<String>,
+    ) -> Result<(Vec<OwnedMutexGuard<()>>, Duration), Fault> {
+        let begun = Instant::now();
+        let run = action.steps().iter().find_map(|step| {
+            if let Step::Run { service, wait_for_turn, .. } = step { Some((service, *wait_for_turn)) } else { None }
+        });
+        let Some((service, wait)) = run else { return Ok((Vec::new(), Duration::ZERO)) };
+        let Ok(turn) = timeout(wait, self.results.turn(results)).await else {
+            let service = self.operated(service, params)?;
+            let run_id = self.runner.running(&service);
+            let container = run_id.as_ref().map_or_else(|| "another run".to_owned(), |run| format!("run {run}"));
+            return Err(busy(&RunError::Busy { service, run_id, container }));
+        };
+        Ok((turn, begun.elapsed()))
+    }
+
+    /// Carries out one step; a run is to write `results`, and has waited for its turn already.
+    async fn step(
+        &self,
+        step: &Step,
+        values: &Map<String, Value>,
+        (results, waited): (Vec<String>, Duration),
+    ) -> Result<Yield, Fault> {
         match step {
-            Step::Run { service, env } => {
-                let service = self.service(service, values, Permission::Operate)?;
+            Step::Run { service, env, wait_for_turn } => {
+                let service = self.operated(service, values)?;
                 let environment = env.iter().map(|(name, text)| (name.clone(), text.fill(values))).collect();
-                let trigger = Trigger::Command;
-                self.run(RunRequest { service, trigger, environment, results }).await.map(Yield::Run)
+                let (trigger, wait_for_turn) = (Trigger::Command, wait_for_turn.saturating_sub(waited));
+                self.run(RunRequest { service, trigger, environment, results, wait_for_turn }).await.map(Yield::Run)
             }
             Step::Start(service) => {
-                let service = self.service(service, values, Permission::Operate)?;
+                let service = self.operated(service, values)?;
                 self.runner.start(&service).await.map_err(|error| Fault::of(&error))?;
                 Ok(Yield::Nothing)
             }
             Step::Stop(service) => {
-                let service = self.service(service, values, Permission::Operate)?;
+                let service = self.operated(service, values)?;
                 self.runner.stop(&service).await.map_err(|error| Fault::of(&error))?;
                 Ok(Yield::Nothing)
             }
-            Step::Restart(service) => {
-                let service = self.service(service, values, Permission::Restart)?;
-                self.runner.restart(&service).await.map_err(|error| Fault::of(&error))?;
+            Step::Restart(service) => self.restart(service, values).await.map(|()| Yield::Nothing),
+            Step::CancelStart(service) => {
+                self.runner.cancel_starts(&self.operated(service, values)?);
                 Ok(Yield::Nothing)
             }
             Step::Publish { channel, message } => {
@@ -155,15 +185,48 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         }
     }
 
+    /// The service that a step may run, start and stop.
+    fn operated(&self, target: &Target, values: &Map<String, Value>) -> Result<ServiceName, Fault> {
+        let service = self.named(target, values)?;
+        match self.may_operate(target, &service) {
+            Ok(()) => Ok(service),
+            Err(why) => Err(Fault::refused(format!("service {service} is not allowed: {why}"))),
+        }
+    }
+
+    fn may_operate(&self, target: &Target, service: &ServiceName) -> Result<(), NotAllowed> {
+        let permissions = &self.services.permissions;
+        match target {
+            // Who wrote the settings permitted it.
+            Target::Fixed(_) => permissions.by_settings(service),
+            Target::Param(_) => {
+                let profiles = self.runner.profiles();
+                permissions.operate(service, profiles.get(service).map_or(&[], Vec::as_slice))
+            }
+        }
+    }
+
+    /// Restarts a service; one that may not be started only with the containers that it has.
+    async fn restart(&self, target: &Target, values: &Map<String, Value>) -> Result<(), Fault> {
+        let service = self.named(target, values)?;
+        let Err(why) = self.may_operate(target, &service) else {
+            return self.runner.restart(&service).await.map_err(|error| Fault::of(&error));
+        };
+        if let Err(why) = self.services.permissions.restart(&service) {
+            return Err(Fault::refused(format!("service {service} is not allowed: {why}")));
+        }
+        match self.runner.restart_existing(&service).await {
+            Err(OperateError::NoContainer(_)) => {
+                let error = format!("service {service} has no container to restart, and may not be started: {why}");
+                Err(Fault::refused(error))
+            }
+            restarted => restarted.map_err(|error| Fault::of(&error)),
+        }
+    }
+
     /// The service that a step means.
-    fn service(
-        &self,
-        target: &Target,
-        values: &Map<String, Value>,
-        permission: Permission,
-    ) -> Result<ServiceName, Fault> {
+    fn named(&self, target: &Target, values: &Map<String, Value>) -> Result<ServiceName, Fault> {
         let param = match target {
-            // Who wrote the configuration permitted it.
             Target::Fixed(service) => return Ok(service.clone()),
             Target::Param(param) => param,
         };
@@ -174,38 +237,24 @@ impl<K: Backend, B: Bus> Steps<K, B> {
             }
             Some(_) => return Err(Fault::refused(format!("parameter `{param}` is not a text"))),
         };
-        let allowed = (self.allowed)();
-        let permitted = match permission {
-            Permission::Operate => &allowed.operate,
-            Permission::Restart => &allowed.restart,
-        };
-        // A service may be named as the schedule names it.
-        let service = match self.schedule.iter().find(|(_, scheduled)| scheduled.key == service.as_str()) {
-            Some((named, _)) if !self.runner.services().contains(&service) => named.clone(),
-            _ => service,
-        };
-        if permitted.contains(&service) {
+        let project = self.runner.projects().current();
+        let known = |service: &ServiceName| project.services().any(|(name, _)| name == service);
+        if known(&service) {
             return Ok(service);
         }
-        let known = self.runner.services().contains(&service);
-        Err(Fault::refused(if known {
-            format!("service {service} is not allowed here")
-        } else {
-            format!("no such service: {service}")
-        }))
+        // A service may be named as the schedule names it.
+        let named = self.services.of(&project).into_iter().find(|(_, scheduled)| scheduled.key == service.as_str());
+        match named {
+            Some((named, _)) if known(&named) => Ok(named),
+            Some(_) | None => Err(Fault::refused(format!("no such service: {service}"))),
+        }
     }
 
     async fn run(&self, request: RunRequest) -> Result<RunReport, Fault> {
         match self.runner.run(request).await {
             Ok(report) if report.outcome.is_success() => Ok(report),
-            Ok(report) => Err(Fault { error: failure(&report), data: told(&report), refused: false }),
-            Err(error) => {
-                let mut fault = Fault::of(&error);
-                if let RunError::Busy { run_id: Some(run_id), .. } = &error {
-                    fault.data.insert("run_id".to_owned(), json!(run_id));
-                }
-                Err(fault)
-            }
+            Ok(report) => Err(Fault { error: failure(&report), data: reply_data(&report), refused: false }),
+            Err(error) => Err(busy(&error)),
         }
     }
 
@@ -223,15 +272,11 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         }
     }
 
+    /// Writes the status of a source that has ended: what it said of itself before does not hold any more.
     async fn status(&self, source: &SourceId, error: String) -> Result<(), Fault> {
-        let key = status_key(source);
-        let found = self.bus.get(std::slice::from_ref(&key)).await.map_err(|error| Fault::of(&error))?;
-        let earlier = found.into_iter().flatten().next().and_then(|text| SourceStatus::parse(&text));
-        let earlier = earlier.filter(|status| status.source_id == *source);
-        let status = earlier.unwrap_or_else(|| SourceStatus::new(source.clone()));
-        let status = SourceStatus { last_error: Some(error), ..status };
+        let status = SourceStatus { last_error: Some(error), ..SourceStatus::new(source.clone()) };
         let json = serde_json::to_string(&status).unwrap_or_default();
-        self.bus.set(&key, &json, Some(STATUS_TTL)).await.map_err(|error| Fault::of(&error))
+        self.bus.set(&status_key(source), &json, Some(STATUS_TTL)).await.map_err(|error| Fault::of(&error))
     }
 
     fn services(&self) -> Value {
@@ -255,6 +300,30 @@ impl<K: Backend, B: Bus> Steps<K, B> {
     }
 }
 
+fn busy(error: &RunError) -> Fault {
+    let mut fault = Fault::of(error);
+    if let RunError::Busy { run_id: Some(run_id), .. } = error {
+        fault.data.insert("run_id".to_owned(), json!(run_id));
+    }
+    fault
+}
+
+/// Keys in Redis that one action at a time writes and reads.
+#[derive(Debug, Default)]
+pub(super) struct ResultTurns(Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl ResultTurns {
+    /// Waits for all of the keys, in the order in which everybody takes them.
+    async fn turn(&self, keys: &BTreeSet<String>) -> Vec<OwnedMutexGuard<()>> {
+        let mut turns = Vec::new();
+        for key in keys {
+            let turn = Arc::clone(lock(&self.0).entry(key.clone()).or_default());
+            turns.push(turn.lock_owned().await);
+        }
+        turns
+    }
+}
+
 /// What a step adds to the reply.
 enum Yield {
     Nothing,
@@ -269,6 +338,7 @@ fn result_key(step: &Step) -> Option<String> {
         | Step::Start(_)
         | Step::Stop(_)
         | Step::Restart(_)
+        | Step::CancelStart(_)
         | Step::Publish { .. }
         | Step::Report(_)
         | Step::Wait(_)
@@ -288,7 +358,7 @@ fn command(message: &Map<String, Value>) -> Map<String, Value> {
     command
 }
 
-fn told(report: &RunReport) -> Map<String, Value> {
+fn reply_data(report: &RunReport) -> Map<String, Value> {
     let duration_ms = u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX);
     let mut data = Map::new();
     data.insert("run_id".to_owned(), json!(report.run_id));

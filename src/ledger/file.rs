@@ -1,4 +1,5 @@
 //! The ledger's files in the state directory, the thread that writes them, and the lock of the directory.
+#![expect(clippy::disallowed_methods, reason = "a store keeps its file open, and reads it piece by piece")]
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -12,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::Ledger;
 use super::disk::Disk;
 use super::index::Limits;
+use crate::file::FileReader;
+
+/// Reads the name of our host.
+const HOST_NAME: FileReader = FileReader::new(1 << 10);
 
 /// The file that is locked while a daemon uses the directory.
 const LOCK: &str = "lock";
@@ -185,7 +190,7 @@ impl Lock {
                 return Err(LockError::Held { directory: directory.to_owned(), holder });
             }
         }
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = HOST_NAME.text(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
         let holder = Holder { pid: std::process::id(), host: host.trim().to_owned() };
         // Who holds it is told for people only.
         let _ = file.set_len(0);

@@ -11,6 +11,9 @@ use super::entry::{Entry, Request, RunStart, Slots};
 /// Commands that are remembered, newest first to stay.
 const REQUESTS: usize = 1000;
 
+/// Bytes of their replies; the newest is remembered in any case.
+const REQUEST_BYTES: usize = 256 * 1024;
+
 /// Runs that may be unfinished at once; a file that holds more was not written by us.
 const UNFINISHED: usize = 10_000;
 
@@ -57,7 +60,10 @@ impl Known {
             Entry::Request(request) => {
                 self.requests.retain(|known| known.id != request.id);
                 self.requests.push_back(request.clone());
-                if self.requests.len() > REQUESTS {
+                let bytes = |requests: &VecDeque<Request>| -> usize { requests.iter().map(reply_bytes).sum() };
+                while self.requests.len() > REQUESTS
+                    || (self.requests.len() > 1 && bytes(&self.requests) > REQUEST_BYTES)
+                {
                     self.requests.pop_front();
                 }
             }
@@ -209,4 +215,8 @@ impl Known {
             self.newest = older.newest;
         }
     }
+}
+
+fn reply_bytes(request: &Request) -> usize {
+    request.reply.as_ref().map_or(0, String::len) + request.fingerprint.len()
 }

@@ -25,8 +25,8 @@ const SYNC: Duration = Duration::from_secs(1);
 /// Time between two tries of a store that was set aside.
 const RETRY: Duration = Duration::from_mins(1);
 
-/// Bytes of records that are kept in memory where there is no disk.
-const MEMORY_BYTES: u64 = 1024 * 1024;
+/// Bytes of records that are kept in memory where there is no disk; before it is written anew it takes four times that.
+const MEMORY_BYTES: u64 = 256 * 1024;
 
 /// What is written at once where much waits.
 pub(super) const BATCH_BYTES: usize = 256 * 1024;
@@ -93,6 +93,19 @@ impl Writer {
         self.dirty = self.dirty.or_else(|| Some(Instant::now()));
     }
 
+    /// Writes down what is known: entries before were dropped, because the disk did not keep up.
+    pub(super) fn catch_up(&mut self) {
+        warn!("ledger entries were lost, the disk did not keep up");
+        let entries = self.state();
+        self.append(&entries);
+    }
+
+    /// All that is known, but for records of what is over.
+    fn state(&self) -> Vec<Queued> {
+        let known = self.known();
+        known.snapshot().iter().chain(&known.running()).filter_map(Queued::new).collect()
+    }
+
     /// The records that a query asks for.
     ///
     /// While the disk is set aside, what it still answers comes after what is in memory.
@@ -148,13 +161,10 @@ impl Writer {
     }
 
     fn start_in_memory(&mut self) {
-        let entries: Vec<Entry> = {
-            let known = self.known();
-            known.snapshot().into_iter().chain(known.running()).collect()
-        };
+        let entries = self.state();
         // Memory has no errors but of names that are not there.
         let _ = self.journal.rewrite(&[], None);
-        let _ = self.journal.append(&entries.iter().filter_map(Queued::new).collect::<Vec<_>>());
+        let _ = self.journal.append(&entries);
     }
 
     /// Goes on in memory; `journal`, by default the one in use, is tried again later.

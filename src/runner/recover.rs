@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Runner;
 use super::run::{Begun, Identity};
-use crate::backend::{Backend, Bounds, Failure};
+use crate::backend::{Backend, Bounds, Due, Failure};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
 use crate::event::{Event, Leftover};
@@ -43,7 +43,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
                 removals.push(remove(run));
                 continue;
             }
-            let Ok(mut claim) = self.inner.claims.run(&service, &run_id) else {
+            let Ok(claim) = self.inner.claims.run(&service, &run_id) else {
                 events.emit(&Event::LeftoverRemoved { service, run_id, leftover: Leftover::Second });
                 removals.push(remove(run));
                 continue;
@@ -52,7 +52,6 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             let runner = self.clone();
             let identity = Identity { service, run_id, trigger: Trigger::Adopted };
             work.spawn(async move {
-                claim.turn().await;
                 let report = runner.adopt(run, identity).await;
                 drop(claim);
                 runner.close(&report).await;
@@ -74,7 +73,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             Duration::try_from_secs_f64(at.seconds_since(started)).unwrap_or_default()
         });
         let (tail, abort) = (inner.options.tail, inner.stages.abort.clone());
-        let bounds = Bounds { deadline: now + limit.saturating_sub(age), limit, tail, abort };
+        let deadline = now + limit.saturating_sub(age);
+        let bounds = Bounds { deadline, due: Due::at(deadline), limit, tail, abort };
+        let _watched = self.watch(&identity.service, &identity.run_id, &bounds);
         let finished = inner.backend.finish(&mut run, &bounds).await;
         inner.backend.remove(run).await;
         let begun = Begun { instant: now.checked_sub(age).unwrap_or(now), at: started_at.unwrap_or(at) };

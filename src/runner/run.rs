@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
+use super::claims::RunClaim;
 use super::{RunError, RunRequest, Runner, ServiceOptions};
-use crate::backend::{Backend, Bounds, End, Failure, Finished, NotStarted, RunSpec};
+use crate::backend::{Backend, Bounds, Due, End, Failure, Finished, NotStarted, RunSpec};
 use crate::bus::{self, Bus};
 use crate::clock::Timestamp;
 use crate::event::{Event, Leftover};
-use crate::message;
 use crate::names::{RunId, ServiceName};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
 use crate::spec::Slug;
@@ -20,6 +20,9 @@ const RECORDS_KEPT: u16 = 50;
 
 /// Bytes of a failed run's output in its record.
 const RECORDED_TAIL: usize = 2 << 10;
+
+/// Time between two looks at a run that somebody else made and that is in the way.
+const TURN_LOOK: Duration = Duration::from_secs(1);
 
 /// Why an attempt gave no run.
 #[derive(Debug)]
@@ -65,22 +68,26 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         }
         let slug = Slug::new(random(), &inner.projects.name(), service);
         let run_id = slug.run_id();
-        let mut claim = inner.claims.run(service, &run_id).map_err(|other| RunError::Busy {
-            service: service.clone(),
-            container: format!("run {other}"),
-            run_id: Some(other),
-        })?;
-        claim.turn().await;
-        if inner.stages.intake.is_cancelled() {
-            return Err(RunError::ShuttingDown);
-        }
-        let begun = Begun { instant: Instant::now(), at: Timestamp::now() };
+        let turn_by = Instant::now() + request.wait_for_turn;
+        let claim = self.claim(service, &run_id, turn_by).await?;
         let options = inner.options.service(service);
         // A run with variables of its own does something else than the source's work, such as a scan.
         let proof = options.proof.as_ref().filter(|_| request.environment.is_empty());
         let trigger = request.trigger;
         inner.events.emit(&Event::RunBegins { service: service.clone(), run_id: run_id.clone(), trigger });
-        let ended = self.attempt(&request, slug, options).await;
+        let (begun, ended) = loop {
+            if inner.stages.intake.is_cancelled() {
+                return Err(RunError::ShuttingDown);
+            }
+            let begun = Begun { instant: Instant::now(), at: Timestamp::now() };
+            match self.attempt(&request, &slug, options).await {
+                // A run that somebody else made is in the way: nobody tells us of its end.
+                Err(NoRun::Refused(RunError::Busy { .. })) if Instant::now() < turn_by => {
+                    sleep_until(turn_by.min(Instant::now() + TURN_LOOK)).await;
+                }
+                ended => break (begun, ended),
+            }
+        };
         let identity = Identity { service: request.service, run_id, trigger: request.trigger };
         let mut report = match ended {
             Err(NoRun::Refused(error)) => return Err(error),
@@ -106,23 +113,46 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         Ok(report)
     }
 
+    /// Claims the service's one run; waits for the run that is in the way until a moment.
+    async fn claim(&self, service: &ServiceName, run_id: &RunId, turn_by: Instant) -> Result<RunClaim, RunError> {
+        let inner = &self.inner;
+        if let Ok(claim) = inner.claims.run(service, run_id) {
+            return Ok(claim);
+        }
+        if Instant::now() < turn_by {
+            let other = self.running(service);
+            inner.events.emit(&Event::RunWaits { service: service.clone(), other });
+        }
+        tokio::select! {
+            biased;
+            () = inner.stages.intake.cancelled() => Err(RunError::ShuttingDown),
+            claim = inner.claims.run_by(service, run_id, turn_by) => claim.map_err(|other| RunError::Busy {
+                service: service.clone(),
+                container: other.as_ref().map_or_else(|| "another run".to_owned(), |other| format!("run {other}")),
+                run_id: other,
+            }),
+        }
+    }
+
     /// Enters a run that ended into the records and tells of it.
     pub(super) async fn close(&self, report: &RunReport) {
         self.inner.ledger.enter(report);
         self.inner.events.emit(&Event::RunEnded { report: report.clone() });
         let record = RunReport { tail: last_bytes(&report.tail, RECORDED_TAIL), ..report.clone() };
         let json = serde_json::to_string(&record).unwrap_or_default();
-        let key = message::runs_key(&report.service);
+        let key = self.inner.bus.names().runs(&report.service);
         if let Err(error) = self.inner.bus.push(&key, &json, RECORDS_KEPT).await {
             debug!(error = %Chain(&error), "run not recorded");
         }
     }
 
-    async fn attempt(&self, request: &RunRequest, slug: Slug, options: &ServiceOptions) -> Result<Finished, NoRun> {
+    async fn attempt(&self, request: &RunRequest, slug: &Slug, options: &ServiceOptions) -> Result<Finished, NoRun> {
         let inner = &self.inner;
         let (service, limit) = (&request.service, options.limit);
         let abort = inner.stages.abort.clone();
-        let mut bounds = Bounds { deadline: Instant::now() + limit, limit, tail: inner.options.tail, abort };
+        let deadline = Instant::now() + limit;
+        let mut bounds = Bounds { deadline, due: Due::at(deadline), limit, tail: inner.options.tail, abort };
+        let _watched = self.watch(service, &slug.run_id(), &bounds);
         tokio::select! {
             biased;
             clear = self.clear_the_way(service) => clear?,
@@ -133,7 +163,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let project = &inner.projects.select(service, options.profile.as_deref()).map_err(Failure::Project)?;
         let over = options.environment.iter().chain(&request.environment);
         let environment = &over.map(|(key, value)| (key.clone(), value.clone())).collect();
-        let spec = RunSpec { project, service, slug: &slug, environment };
+        let spec = RunSpec { project, service, slug, environment };
         let mut run = inner.backend.begin(spec, &mut bounds).await?;
         let finished = inner.backend.finish(&mut run, &bounds).await;
         inner.backend.remove(run).await;

@@ -1,8 +1,10 @@
 //! Starts, stops and restarts services, as `docker compose up -d` and `stop` do.
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::claims::OperationClaim;
 use super::{OperateError, Runner};
 use crate::backend::{Backend, Failure, NotStarted, UpSpec};
 use crate::bus::Bus;
@@ -18,42 +20,51 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// The project has no such service, the daemon is about to end, or a step failed: what was done until then stays.
     pub async fn start(&self, service: &ServiceName) -> Result<(), OperateError> {
         self.check(service)?;
-        let _turn = self.inner.claims.operation(service).await;
-        self.check(service)?;
+        let cancel = self.inner.claims.start(service);
+        let _operation = self.turn_to_start(service, &cancel).await?;
         let begun = Instant::now();
-        self.up(service).await?;
+        self.up(service, &cancel).await?;
         log_done(service, begun, "service started");
         Ok(())
     }
 
-    /// Stops a service's containers, each with its grace period. Its one-offs and dependencies are left alone.
+    /// Cancels the starts of a service that have not come to its container yet.
+    pub fn cancel_starts(&self, service: &ServiceName) {
+        self.inner.claims.cancel_starts(service);
+    }
+
+    /// Stops a service's containers, each with its grace period. Its one-offs and dependencies are left alone. Starts of it
+    /// that were asked for before and have not come to its container yet are cancelled.
     ///
     /// # Errors
     ///
     /// As [`Runner::start`].
     pub async fn stop(&self, service: &ServiceName) -> Result<(), OperateError> {
-        self.stop_where(service, None).await
+        self.cancel_starts(service);
+        self.stop_where(service, None).await.map(drop)
     }
 
-    /// As [`Runner::stop`], but only what was started before a moment: a service that was started since is wanted.
+    /// As [`Runner::stop`], but only what was started before a moment: a service that was started since is wanted. False
+    /// where it was left running for that.
     ///
     /// # Errors
     ///
     /// As [`Runner::start`].
-    pub async fn stop_started_before(&self, service: &ServiceName, moment: Timestamp) -> Result<(), OperateError> {
+    pub async fn stop_started_before(&self, service: &ServiceName, moment: Timestamp) -> Result<bool, OperateError> {
         self.stop_where(service, Some(moment)).await
     }
 
-    async fn stop_where(&self, service: &ServiceName, before: Option<Timestamp>) -> Result<(), OperateError> {
+    async fn stop_where(&self, service: &ServiceName, before: Option<Timestamp>) -> Result<bool, OperateError> {
         if !self.knows(service) {
             return Err(OperateError::UnknownService(service.clone()));
         }
-        let _turn = self.inner.claims.operation(service).await;
+        let _operation = self.inner.claims.operation(service).await;
         let begun = Instant::now();
-        if self.down(service, before).await? {
+        let stopped = self.down(service, before).await?;
+        if stopped {
             log_done(service, begun, "service stopped");
         }
-        Ok(())
+        Ok(stopped)
     }
 
     /// Stops a service, then starts it.
@@ -63,11 +74,29 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// As [`Runner::start`].
     pub async fn restart(&self, service: &ServiceName) -> Result<(), OperateError> {
         self.check(service)?;
-        let _turn = self.inner.claims.operation(service).await;
-        self.check(service)?;
+        let cancel = self.inner.claims.start(service);
+        let _operation = self.turn_to_start(service, &cancel).await?;
         let begun = Instant::now();
         self.down(service, None).await?;
-        self.up(service).await?;
+        self.up(service, &cancel).await?;
+        log_done(service, begun, "service restarted");
+        Ok(())
+    }
+
+    /// Stops the containers that a service has and starts them again, as they are: nothing is created or pulled.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runner::start`], and when the service has no container.
+    pub async fn restart_existing(&self, service: &ServiceName) -> Result<(), OperateError> {
+        self.check(service)?;
+        let cancel = self.inner.claims.start(service);
+        let _operation = self.turn_to_start(service, &cancel).await?;
+        let begun = Instant::now();
+        let project = self.inner.projects.select_for_stop(service).map_err(Failure::Project)?;
+        if !self.inner.backend.restart(&project, service).await? {
+            return Err(OperateError::NoContainer(service.clone()));
+        }
         log_done(service, begun, "service restarted");
         Ok(())
     }
@@ -88,15 +117,38 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         if self.knows(service) { Ok(()) } else { Err(OperateError::UnknownService(service.clone())) }
     }
 
-    async fn up(&self, service: &ServiceName) -> Result<(), OperateError> {
+    /// Waits for a turn among the service's operations, unless the start that it is for is cancelled first.
+    async fn turn_to_start(
+        &self,
+        service: &ServiceName,
+        cancel: &CancellationToken,
+    ) -> Result<OperationClaim, OperateError> {
+        let operation = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(self.cancelled(service)),
+            operation = self.inner.claims.operation(service) => operation,
+        };
+        self.check(service)?;
+        Ok(operation)
+    }
+
+    fn cancelled(&self, service: &ServiceName) -> OperateError {
+        if self.inner.stages.abort.is_cancelled() {
+            OperateError::ShuttingDown
+        } else {
+            OperateError::StartCancelled(service.clone())
+        }
+    }
+
+    async fn up(&self, service: &ServiceName, cancel: &CancellationToken) -> Result<(), OperateError> {
         let inner = &self.inner;
         let own = inner.options.service(service);
         let project = &inner.projects.select(service, own.profile.as_deref()).map_err(Failure::Project)?;
         let spec = UpSpec { project, service, recreate_dependencies: own.recreate_dependencies };
-        match inner.backend.up(spec, &inner.stages.abort).await {
+        match inner.backend.up(spec, cancel).await {
             Ok(()) => Ok(()),
             Err(NotStarted::Failed(failure) | NotStarted::TimedOut(failure)) => Err(failure.into()),
-            Err(NotStarted::Cancelled) => Err(OperateError::ShuttingDown),
+            Err(NotStarted::Cancelled) => Err(self.cancelled(service)),
         }
     }
 

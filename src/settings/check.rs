@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::environment::{self, Environment, SettingsWarning};
 use super::error::{self, Place, Problem, SettingsError, Source};
@@ -12,8 +12,13 @@ use super::merged::Merged;
 use super::sections::{Docker, DockerHost, RawRedis, Services};
 use super::{PRESETS, Raw, Settings, Variables, redis};
 use crate::bus::redis::Address;
+use crate::control::place::Places;
+use crate::message::OwnNames;
 use crate::names::ServiceName;
 use crate::seeder::seed::Seeds;
+
+/// What `redis.url` says where there is no Redis.
+const NO_REDIS: &str = "none";
 
 /// What the checks need, and where their errors go.
 pub(super) struct Check<'a> {
@@ -23,12 +28,17 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// The settings of what was read; none where a part is missing, which is then among the errors.
-    pub(super) fn settings(&mut self, raw: Raw, warnings: Vec<SettingsWarning>) -> Option<Settings> {
+    /// The settings of what was read; where a part of them is wrong, that is among the errors.
+    pub(super) fn settings(&mut self, raw: Raw, warnings: Vec<SettingsWarning>) -> Settings {
         self.preset(&raw.preset);
         let mut compose = raw.compose;
         compose.environment = self.interpolated(&compose.environment_names);
         compose.home = self.environment.get("HOME").map(str::to_owned);
+        compose.shell_directory = self.environment.get("PWD").map(Into::into);
+        let mut control = raw.control;
+        let variable = |name| self.environment.get(name);
+        control.places =
+            Places::new(control.socket.clone(), variable("RUNTIME_DIRECTORY"), variable("XDG_RUNTIME_DIR"));
         self.docker(&raw.docker);
         // Where one of the two was wrong, the default stands in its place and would be compared.
         let sound = !self.faults.iter().any(|fault| fault.key.starts_with("health."));
@@ -36,16 +46,20 @@ impl Check<'_> {
             self.wrong(&["health", "status_ttl"], "must be longer than health.interval");
         }
         self.schedule_keys(&raw.services);
+        let redis_names = self.redis_names(raw.redis.key_prefix.as_deref());
         let redis = self.redis(raw.redis);
         let seed_variables = self.seed_variables(&raw.seeds, &raw.services);
-        Some(Settings {
+        Settings {
             preset: raw.preset,
             log: raw.log,
             compose,
             docker: raw.docker,
-            redis: redis?,
+            redis,
+            redis_names,
+            control,
             scheduler: raw.scheduler,
             runs: raw.runs,
+            state: raw.state,
             shutdown: raw.shutdown,
             health: raw.health,
             commands: raw.commands,
@@ -56,7 +70,7 @@ impl Check<'_> {
             seeds: raw.seeds,
             seed_variables,
             warnings,
-        })
+        }
     }
 
     fn fault(&mut self, path: &[&str], problem: Problem) {
@@ -121,6 +135,18 @@ impl Check<'_> {
         }
     }
 
+    /// The names of what is ours on Redis. The prefix becomes part of channels and keys.
+    fn redis_names(&mut self, prefix: Option<&str>) -> OwnNames {
+        const LONGEST: usize = 64;
+        let prefix = prefix.unwrap_or_default();
+        let fits = |letter: char| letter.is_ascii_alphanumeric() || "._:-".contains(letter);
+        if prefix.len() > LONGEST || !prefix.chars().all(fits) {
+            self.wrong(&["redis", "key_prefix"], "needs at most 64 ASCII letters, digits, '.', '_', ':' or '-'");
+        }
+        OwnNames::new(prefix)
+    }
+
+    /// How Redis is reached; none where there is none, or where that is wrong, which is then among the errors.
     fn redis(&mut self, raw: RawRedis) -> Option<Address> {
         let password = match (raw.password, raw.password_file) {
             (_, Some(file)) => self.secret(&["redis", "password_file"], &file).map(|text| ("password_file", text)),
@@ -130,10 +156,21 @@ impl Check<'_> {
             (_, Some(file)) => ("url_file", self.secret(&["redis", "url_file"], &file)?),
             (Some(url), None) => ("url", url),
             (None, None) => {
-                self.wrong(&["redis", "url"], "needs a value");
+                self.wrong(&["redis", "url"], "needs a value; write `none` where there is no Redis");
                 return None;
             }
         };
+        if url.expose_secret().trim() == NO_REDIS {
+            let given = [
+                ("username", raw.username.is_some()),
+                (password.as_ref().map_or("password", |(key, _)| key), password.is_some()),
+                ("database", raw.database.is_some()),
+            ];
+            for (own, _) in given.into_iter().filter(|(_, given)| *given) {
+                self.wrong(&["redis", own], "is given, but redis.url is `none`: say where Redis is, or take this away");
+            }
+            return None;
+        }
         let mut redis = match redis::parse(&url) {
             Ok(redis) => redis,
             Err(reason) => {

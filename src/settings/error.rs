@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::file::FileFault;
+
 /// All that is wrong with the settings; never empty.
 #[derive(Debug)]
 pub struct SettingsErrors(pub(super) Vec<SettingsError>);
@@ -47,13 +49,13 @@ fn key_prefix(key: &str) -> String {
 /// What can be wrong with a setting.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
-    /// A file could not be read; the reason is the operating system's.
+    /// A file could not be read.
     #[error("cannot read {}: {reason}", file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
         /// Why not.
-        reason: std::io::Error,
+        reason: FileFault,
     },
     /// The file is not YAML, or not a mapping.
     #[error("{0}")]

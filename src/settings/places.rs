@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use granit_parser::{Event, Parser, Span, StrInput};
 
+/// Keys and list items beyond which a text is no settings file.
+const MAX_PLACES: usize = 20_000;
+
 /// Levels of nesting at which a settings file is no longer one.
 const MAX_DEPTH: usize = 64;
 
@@ -121,6 +124,9 @@ impl<'a> Reader<'a> {
     fn enter(&mut self, key: String, span: &Span) -> Result<(), Syntax> {
         if self.path.len() == MAX_DEPTH {
             return Err(syntax(span, "nested too deep"));
+        }
+        if self.places.lines.len() == MAX_PLACES {
+            return Err(syntax(span, "more keys and list items than settings have"));
         }
         self.path.push(key);
         let line = span.start.line();

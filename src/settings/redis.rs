@@ -44,7 +44,7 @@ pub(super) fn parse(url: &SecretString) -> Result<Address, String> {
         }
         (tcp(host)?, path.strip_prefix('/').filter(|database| !database.is_empty()))
     };
-    // fred's limit; Redis itself has 16 databases where nothing else is configured.
+    // Redis has 16 databases where nothing else is configured.
     let database = database.map(str::parse::<u8>).transpose();
     Ok(Address {
         endpoint,

@@ -16,8 +16,12 @@ use crate::clock::Span;
 pub(super) const MINUTE: u64 = 60;
 /// One hour in seconds.
 pub(super) const HOUR: u64 = 60 * MINUTE;
+/// One day in seconds.
+pub(super) const DAY: u64 = 24 * HOUR;
+/// 365 days in seconds.
+pub(super) const YEAR: u64 = 365 * DAY;
 /// Seven days in seconds, the longest interval.
-pub(super) const WEEK: u64 = 7 * 24 * HOUR;
+pub(super) const WEEK: u64 = 7 * DAY;
 
 /// Reads a size in bytes: `64KiB`, `64k`, `1MB`, or a plain number.
 ///

@@ -10,8 +10,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use tracing_subscriber::filter::Targets;
 
-use super::scalar::{self, HOUR, MINUTE, Variables, WEEK};
+use super::scalar::{self, DAY, HOUR, MINUTE, Variables, WEEK, YEAR};
 use crate::clock::Span;
+use crate::control::place::Places;
 use crate::names::{ProjectName, ServiceName, SourceId};
 use crate::schedule::{Interval, IntervalError};
 use crate::spec::Dialect;
@@ -96,6 +97,9 @@ pub struct Compose {
     /// Our own `HOME`, which is the host's only outside of a container.
     #[serde(skip)]
     pub home: Option<String>,
+    /// `PWD`: what the shell that started us calls the directory, where that is the one that we are in.
+    #[serde(skip)]
+    pub shell_directory: Option<PathBuf>,
     /// The setting that [`Compose::environment`] is made of: `NAME` or `NAME=value`.
     #[serde(rename = "environment", deserialize_with = "scalar::list")]
     pub(super) environment_names: Vec<String>,
@@ -168,6 +172,17 @@ impl std::fmt::Display for DockerHost {
     }
 }
 
+/// Where the running daemon is asked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// The socket's path; none: in a directory that only we can write to, else without a file.
+    pub socket: Option<PathBuf>,
+    /// All places that the socket may be at.
+    #[serde(skip)]
+    pub places: Places,
+}
+
 /// How scheduled runs are started.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,6 +214,20 @@ pub struct Runs {
     /// Bytes that are kept of the end of a failed run's output.
     #[serde(deserialize_with = "scalar::size::<_, 1_048_576>")]
     pub tail: usize,
+    /// Records of each service that are kept, of runs and as many of slots without one.
+    #[serde(deserialize_with = "scalar::whole::<_, _, 1, 100_000>")]
+    pub keep: usize,
+    /// Age up to which they are kept.
+    #[serde(deserialize_with = "scalar::duration::<_, DAY, { 10 * YEAR }>")]
+    pub keep_for: Duration,
+}
+
+/// Where the daemon keeps what it remembers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateDirectory {
+    /// The directory; none: memory is all.
+    pub dir: Option<PathBuf>,
 }
 
 /// How the daemon ends.
@@ -350,4 +379,5 @@ pub(super) struct RawRedis {
     pub(super) password_file: Option<PathBuf>,
     #[serde(deserialize_with = "scalar::optional_whole::<_, _, 0, 255>")]
     pub(super) database: Option<u16>,
+    pub(super) key_prefix: Option<String>,
 }

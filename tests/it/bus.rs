@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sense_orchestrator::bus::redis::{Address, RedisBus};
-use sense_orchestrator::bus::{Bus, BusError, Event, Subscription};
+use sense_orchestrator::bus::{Bus, BusError, Event, LONGEST_VALUE, Subscription, Unreadable, Value};
 use sense_orchestrator::clock::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -131,6 +131,8 @@ on_both!(
     keys_expire,
     a_list_keeps_its_newest_values,
     messages_reach_who_subscribed,
+    who_listens_by_exactly_this_channel_is_counted,
+    a_value_that_is_too_large_or_no_text_is_said_to_be_so,
     a_subscription_outlives_the_connection,
     calls_fail_at_once_while_redis_is_away_and_work_again_after,
     a_source_reported_when_its_status_is_newer_than_the_run,
@@ -189,6 +191,35 @@ async fn messages_reach_who_subscribed(server: impl Server) {
     assert_eq!(payload(&mut one).await, ("a".into(), "1".into()));
     assert_eq!(payload(&mut one).await, ("b".into(), "2".into()));
     assert_eq!(payload(&mut other).await, ("b".into(), "2".into()));
+}
+
+async fn who_listens_by_exactly_this_channel_is_counted(server: impl Server) {
+    let bus = server.bus();
+    assert_eq!(bus.subscribers("a").await.unwrap(), 0);
+    let mut subscription = bus.subscribe(&names(&["a"]));
+    live(&mut subscription).await;
+    assert_eq!((bus.subscribers("a").await.unwrap(), bus.subscribers("b").await.unwrap()), (1, 0));
+    drop(subscription);
+}
+
+async fn a_value_that_is_too_large_or_no_text_is_said_to_be_so(server: impl Server) {
+    let bus = server.bus();
+    let fits = "x".repeat(LONGEST_VALUE);
+    for n in 0..5 {
+        bus.set(&format!("fits{n}"), &fits, None).await.unwrap();
+    }
+    bus.set("large", &"x".repeat(10 << 20), None).await.unwrap();
+    bus.push("list", "1", 2).await.unwrap();
+    let keys = names(&["fits0", "large", "fits1", "none", "fits2", "list", "fits3", "fits4"]);
+    let [large, list] = [Unreadable::TooLong { bytes: 10 << 20 }, Unreadable::NotText].map(Value::Unreadable);
+    let fits = || Value::Text(fits.clone());
+    let expected = [fits(), large, fits(), Value::Absent, fits(), list, fits(), fits()];
+    assert!(bus.read(&keys).await.unwrap() == expected, "what was read differs");
+    assert_eq!(*bus.refusals().borrow(), ["redis holds a value of another type at list"]);
+    bus.delete(&names(&["list"])).await.unwrap();
+    assert!(bus.refusals().borrow().is_empty());
+    assert_eq!(bus.read(&names(&["list"])).await.unwrap(), [Value::Absent]);
+    assert!(bus.connection().borrow().is_up());
 }
 
 async fn a_subscription_outlives_the_connection(mut server: impl Server) {

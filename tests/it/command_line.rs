@@ -27,6 +27,13 @@ fn the_home_of_who_starts_it_is_that_of_the_compose_file() {
 }
 
 #[test]
+fn run_without_a_name_is_wrong_usage_and_names_the_daemon() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sense-orchestrator")).arg("run").env_clear().assert().code(2);
+    let text = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+    assert!(text.contains("sense-orchestrator daemon"), "{text}");
+}
+
+#[test]
 fn config_prints_the_hashes_that_containers_are_labelled_with() {
     let folder = Folder::new();
     folder.write("compose.yaml", "{name: p, services: {a: {image: x, depends_on: [b]}, b: {image: x}}}");
@@ -39,4 +46,38 @@ fn config_prints_the_hashes_that_containers_are_labelled_with() {
         hash
     });
     assert_ne!(hashes[0], hashes[1], "depends_on is hashed by the older one only");
+}
+
+#[test]
+fn a_project_behind_a_symbolic_link_is_called_and_placed_as_the_link_says() {
+    let folder = Folder::new();
+    for name in ["real", "real/sub", "other"] {
+        std::fs::create_dir(folder.0.join(name)).unwrap();
+    }
+    folder.write("real/compose.yaml", "services: {a: {image: x, volumes: ['./v:/v']}}");
+    let link = folder.0.join("link");
+    std::os::unix::fs::symlink(folder.0.join("real"), &link).unwrap();
+    let config = |below: &str, shell: &str, arguments: &[&str]| -> Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_sense-orchestrator"))
+            .args(arguments)
+            .current_dir(link.join(below))
+            .env_clear()
+            .envs([("ORCHESTRATOR_PRESET", "none"), ("DOCKER_HOST", "unix:///nowhere")])
+            .env("PWD", folder.0.join(shell))
+            .assert()
+            .success();
+        serde_json::from_slice(&output.get_output().stdout).unwrap()
+    };
+    for (below, shell, arguments, name) in [
+        ("", "link", &["config"][..], "link"),
+        ("sub", "link/sub", &["config"], "link"),
+        ("", "link", &["--file", "compose.yaml", "config"], "link"),
+        ("", "other", &["config"], "real"),
+        ("", "gone", &["config"], "real"),
+    ] {
+        let config = config(below, shell, arguments);
+        let source = config["services"]["a"]["volumes"][0]["source"].as_str().unwrap();
+        assert_eq!(config["name"], name, "{arguments:?} in {below:?} of {shell}");
+        assert_eq!(source, folder.0.join(name).join("v").to_string_lossy(), "{arguments:?} in {below:?} of {shell}");
+    }
 }

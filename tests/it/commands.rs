@@ -1,12 +1,20 @@
 //! Commands over Redis: each gets exactly one reply, of the contract's form.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sense_orchestrator::bus::Bus;
+use sense_orchestrator::bus::{Bus, Event};
+use sense_orchestrator::dispatcher::Scheduled;
+use sense_orchestrator::engine::Engine as _;
+use sense_orchestrator::names::ServiceName;
+use sense_orchestrator::report::Trigger;
+use sense_orchestrator::runner::RunRequest;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use crate::support::bus::FakeBus;
 use crate::support::engine::Script;
+use crate::support::log::Log;
 use crate::support::reference::{Stack, reply_channel};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -145,16 +153,85 @@ async fn a_result_of_an_earlier_scan_does_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scan_that_is_refused_leaves_the_result_of_the_one_that_goes_on() {
+async fn two_scans_come_one_after_the_other_and_each_yields_what_it_found() {
     let stack = Stack::dispatching().await;
     stack.script("source-aranet4", Script::exits(0, 15 * SECOND));
     leave(&stack, 10 * SECOND, "scan:co2", json!([]));
+    leave(&stack, 25 * SECOND, "scan:co2", json!([{"name": "late"}]));
     let (first, second) = tokio::join!(stack.call("scan_aranet4", json!({})), async {
         sleep(12 * SECOND).await;
         stack.call("scan_aranet4", json!({})).await
     });
-    assert!(error(&second).contains("already running"), "{second}");
     assert_eq!(ok(&first), &json!({"devices": []}));
+    assert_eq!(ok(&second), &json!({"devices": [{"name": "late"}]}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_waits_for_the_poll_in_its_way_and_then_has_its_own_limit() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-aranet4", Script::exits(0, 25 * SECOND));
+    let (poll, scan) = tokio::join!(stack.call("trigger", json!({"service": "source-aranet4"})), async {
+        sleep(SECOND).await;
+        // Its limit of 60 s would be over before its end, if the wait counted.
+        stack.script("source-aranet4", Script::exits(0, 45 * SECOND));
+        leave(&stack, 50 * SECOND, "scan:co2", json!([]));
+        stack.bus.send("cmd:orchestrator", r#"{"action": "scan_aranet4", "request_id": "scan"}"#);
+        sleep(70 * SECOND).await;
+        stack.bus.json(&reply_channel("scan")).unwrap()
+    });
+    ok(&poll);
+    assert_eq!(ok(&scan), &json!({"devices": []}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_waits_for_a_run_that_somebody_else_made() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-aranet4", Script::exits(0, 10 * SECOND));
+    leave(&stack, 20 * SECOND, "scan:co2", json!([]));
+    // A second daemon, or a person: our claims know nothing of it.
+    let other = stack.other_runner();
+    let service = "source-aranet4".parse().unwrap();
+    let request = RunRequest {
+        service,
+        trigger: Trigger::Schedule,
+        environment: BTreeMap::new(),
+        results: Vec::new(),
+        wait_for_turn: Duration::ZERO,
+    };
+    let (_, scan) = tokio::join!(other.run(request), async {
+        sleep(5 * SECOND).await;
+        stack.call("scan_aranet4", json!({})).await
+    });
+    assert_eq!(ok(&scan), &json!({"devices": []}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_gives_up_after_thirty_seconds_and_names_the_run_in_its_way() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-aranet4", Script::exits(0, 50 * SECOND));
+    let (poll, (scan, waited)) = tokio::join!(stack.call("trigger", json!({"service": "source-aranet4"})), async {
+        sleep(SECOND).await;
+        let begun = Instant::now();
+        (stack.call("scan_aranet4", json!({})).await, begun.elapsed())
+    });
+    assert_eq!(scan["data"]["run_id"], ok(&poll)["run_id"]);
+    assert!(error(&scan).contains("already running"), "{scan}");
+    assert!((30 * SECOND..32 * SECOND).contains(&waited), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_waits_for_its_turn_is_refused_at_the_end() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-aranet4", Script::exits(0, 10 * SECOND));
+    let (poll, scan) = tokio::join!(stack.call("trigger", json!({"service": "source-aranet4"})), async {
+        sleep(SECOND).await;
+        stack.bus.send("cmd:orchestrator", r#"{"action": "scan_aranet4", "request_id": "scan"}"#);
+        sleep(SECOND).await;
+        stack.intake.cancel();
+        stack.reply("scan").await
+    });
+    ok(&poll);
+    assert_eq!(error(&scan), "shutting down");
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,6 +247,7 @@ async fn services_are_started_stopped_and_restarted_by_name() {
     stack.script("source-weather", Script::stays()).script("web-gateway", Script::stays());
     ok(&stack.call("start_service", json!({"service": "source-weather"})).await);
     assert_eq!(stack.engine.running_names(), ["sense-source-weather-1"]);
+    stack.runner.start(&"web-gateway".parse().unwrap()).await.unwrap();
     ok(&stack.call("restart_service", json!({"service": "web-gateway"})).await);
     assert_eq!(stack.engine.running_names(), ["sense-source-weather-1", "sense-web-gateway-1"]);
     ok(&stack.call("stop_service", json!({"service": "source-weather"})).await);
@@ -181,7 +259,7 @@ async fn operations_on_one_service_come_one_after_the_other() {
     let stack = Stack::dispatching().await;
     stack.script("web-gateway", Script { ignores_stop: true, ..Script::stays() });
     let restart = || stack.call("restart_service", json!({"service": "web-gateway"}));
-    ok(&restart().await);
+    stack.runner.start(&"web-gateway".parse().unwrap()).await.unwrap();
     stack.engine.transcript();
     let (first, second, third) = tokio::join!(restart(), restart(), restart());
     for reply in [&first, &second, &third] {
@@ -220,10 +298,19 @@ async fn what_is_not_allowed_or_wrong_is_an_error() {
             "parameter `service`: \"a/b\" is not a service name: 1 to 128 ASCII letters, digits, '.', '_' or '-'",
         ),
         ("trigger", json!({"service": "nothing"}), "no such service: nothing"),
-        ("trigger", json!({"service": "redis"}), "service redis is not allowed here"),
-        ("start_service", json!({"service": "web-gateway"}), "service web-gateway is not allowed here"),
-        ("restart_service", json!({"service": "redis"}), "service redis is not allowed here"),
-        ("restart_service", json!({"service": "orchestrator"}), "service orchestrator is not allowed here"),
+        ("trigger", json!({"service": "redis"}), "service redis is not allowed: it is in `commands.deny`"),
+        (
+            "start_service",
+            json!({"service": "web-gateway"}),
+            "service web-gateway is not allowed: none of its profiles is in `commands.profiles`",
+        ),
+        (
+            "restart_service",
+            json!({"service": "web-gateway"}),
+            "service web-gateway has no container to restart, and may not be started: none of its profiles is in \
+             `commands.profiles`",
+        ),
+        ("restart_service", json!({"service": "redis"}), "service redis is not allowed: it is in `commands.deny`"),
     ] {
         assert_eq!(error(&stack.call(action, params).await), expected, "{action}");
     }
@@ -293,12 +380,116 @@ async fn a_repeated_request_is_answered_with_the_first_reply_and_not_run_again()
     let service = json!({"service": "source-weather"});
     let first = stack.call_as("same", "trigger", service.clone()).await;
     let again = stack.call_as("same", "trigger", service.clone()).await;
-    let other = stack.call_as("same", "stop_camera", json!({})).await;
-    assert_eq!((&again, &other), (&first, &first));
+    assert_eq!(again, first);
     assert_eq!(stack.runner.records()["source-weather"].runs, 1);
     sleep(61 * SECOND).await;
     let later = stack.call_as("same", "trigger", service).await;
     assert_ne!(later["data"]["run_id"], first["data"]["run_id"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_command_under_the_same_id_is_an_error_that_leaves_the_first_reply_at_its_key() {
+    let stack = Stack::dispatching().await;
+    let command = |params: Value| json!({"action": "trigger", "request_id": "same", "params": params}).to_string();
+    let weather = json!({"service": "source-weather"});
+    stack.bus.send("cmd:orchestrator", command(weather.clone()));
+    let first = loop {
+        sleep(Duration::from_millis(10)).await;
+        if let Some(reply) = stack.bus.json(&reply_channel("same")) {
+            break reply;
+        }
+    };
+    ok(&first);
+    stack.bus.send("cmd:orchestrator", command(json!({"service": "source-system"})));
+    sleep(Duration::from_millis(1)).await;
+    let before = stack.bus.published(&reply_channel("same")).len();
+    sleep(3 * SECOND).await;
+    let published = stack.bus.published(&reply_channel("same"));
+    assert!(published.len() > before, "nobody listened yet");
+    for reply in &published[before..] {
+        assert!(error(reply).contains("another command"), "{reply}");
+    }
+    assert!(error(&stack.reply("same").await).contains("another command"));
+    assert_eq!(stack.bus.json(&reply_channel("same")).unwrap(), first);
+    assert!(!stack.runner.records().contains_key("source-system"), "it was not carried out");
+    sleep(10 * SECOND).await;
+    assert_eq!(stack.call_as("same", "trigger", weather).await, first, "the first one is still known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_whose_publishing_was_cut_off_comes_once_or_again_when_nobody_had_it() {
+    let stack = Stack::dispatching().await;
+    let listening = stack.bus.subscribe(&[reply_channel("cut")]);
+    stack.bus.lose_the_next_answer();
+    stack.bus.send("cmd:orchestrator", json!({"action": "status", "request_id": "cut"}).to_string());
+    sleep(SECOND).await;
+    stack.bus.come_back();
+    sleep(10 * SECOND).await;
+    assert_eq!(stack.bus.published(&reply_channel("cut")).len(), 1, "who listened heard it");
+    drop(listening);
+
+    stack.bus.lose_the_next_answer();
+    stack.bus.send("cmd:orchestrator", json!({"action": "status", "request_id": "late"}).to_string());
+    sleep(SECOND).await;
+    stack.bus.come_back();
+    sleep(SECOND).await;
+    stack.reply("late").await;
+
+    let _listening = stack.bus.subscribe(&[reply_channel("emptied")]);
+    stack.bus.lose_the_next_answer();
+    stack.bus.send("cmd:orchestrator", json!({"action": "status", "request_id": "emptied"}).to_string());
+    sleep(SECOND).await;
+    stack.bus.forget();
+    stack.bus.come_back();
+    sleep(SECOND).await;
+    assert_eq!(
+        stack.bus.published(&reply_channel("emptied")).len(),
+        2,
+        "Redis was started anew, and the listener with it"
+    );
+    assert!(stack.bus.json(&reply_channel("emptied")).is_some(), "it is at its key again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_commands_a_second_that_nobody_listens_to_are_kept_and_do_not_pile_up() {
+    const COMMANDS: u32 = 20_000;
+    let (log, stack) = (Log::capture(), Stack::dispatching().await);
+    for n in 0..COMMANDS {
+        stack.bus.send("cmd:orchestrator", json!({"action": "status", "request_id": format!("s{n}")}).to_string());
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(Duration::from_millis(100)).await;
+    let mut bytes = 0;
+    for n in 0..COMMANDS {
+        let channel = reply_channel(&format!("s{n}"));
+        let reply = stack.bus.json(&channel).unwrap_or_else(|| panic!("{channel} is not kept"));
+        bytes = reply.to_string().len();
+    }
+    // Those that wait are published once in 640 ms.
+    let before = stack.bus.count_published();
+    sleep(Duration::from_millis(700)).await;
+    let waiting = stack.bus.count_published() - before;
+    assert!(waiting > 0 && waiting * bytes < 2 * 1024 * 1024, "{waiting} replies of {bytes} bytes wait");
+    assert!(log.lines("command done").len() <= 300);
+    ok(&stack.call("status", json!({})).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn daemons_with_different_prefixes_do_not_answer_each_others_commands() {
+    let bus = FakeBus::with_prefix("attic:");
+    let stack = Stack::on(bus, &[]);
+    stack.start_dispatcher();
+    sleep(Duration::from_millis(1)).await;
+    let command = |id: &str| json!({"action": "trigger", "request_id": id, "params": {"service": "source-weather"}});
+    assert_eq!(stack.bus.send("cmd:orchestrator", command("theirs").to_string()), 0);
+    assert_eq!(stack.bus.send("attic:cmd:orchestrator", command("ours").to_string()), 1);
+    sleep(10 * SECOND).await;
+    let reply = stack.bus.json("attic:cmd:orchestrator:response:ours").unwrap();
+    ok(&reply);
+    assert_eq!(stack.bus.json(&reply_channel("ours")), None);
+    assert_eq!(stack.bus.values("attic:runs:source-weather").len(), 1);
+    assert!(stack.bus.values("runs:source-weather").is_empty());
+    assert!(stack.bus.reads().iter().all(|key| !key.starts_with("attic:status:") && !key.starts_with("attic:config:")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -438,4 +629,121 @@ async fn a_service_may_be_named_as_the_schedule_names_it() {
     let reply = stack.call("trigger", json!({"service": "weather"})).await;
     assert_eq!(reply["status"], "ok", "{reply}");
     assert!(stack.engine.transcript().contains("start source-weather"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_command_touches_our_own_service_by_any_name() {
+    let stack = Stack::new();
+    stack.start_dispatcher_with(|options| {
+        // Whatever the settings say of it.
+        let own: ServiceName = "orchestrator".parse().unwrap();
+        options.services.permissions.deny.clear();
+        options.services.permissions.profiles.insert("core".into());
+        options.services.scheduled.insert(own, Scheduled { key: "me".into(), default: None, by_settings: true });
+        let action = serde_yaml::from_str("[ { restart: orchestrator } ]").unwrap();
+        options.actions.insert("restart_all".into(), action);
+    });
+    sleep(Duration::from_millis(1)).await;
+    stack.runner.start(&"orchestrator".parse().unwrap()).await.unwrap();
+    stack.engine.transcript();
+    for action in ["trigger", "start_service", "stop_service", "restart_service", "restart_all"] {
+        for name in ["orchestrator", "me"] {
+            let reply = stack.call(action, json!({"service": name})).await;
+            assert_eq!(error(&reply), "service orchestrator is not allowed: it is the orchestrator's own", "{action}");
+        }
+    }
+    assert_eq!(stack.engine.transcript(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_may_not_be_started_is_restarted_as_it_is() {
+    let stack = Stack::dispatching().await;
+    stack.script("web-gateway", Script::stays());
+    let service = json!({"service": "web-gateway"});
+    stack.runner.start(&"web-gateway".parse().unwrap()).await.unwrap();
+    stack.engine.transcript();
+    ok(&stack.call("restart_service", service.clone()).await);
+    stack.runner.stop(&"web-gateway".parse().unwrap()).await.unwrap();
+    ok(&stack.call("restart_service", service).await);
+    let transcript = stack.engine.transcript();
+    let calls: Vec<&str> = transcript.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(calls, ["stop", "start", "stop", "start"], "{transcript}");
+}
+
+/// Ends the camera when it is told to, as the camera does.
+fn obedient_camera(stack: &Stack) {
+    let (engine, mut told) =
+        (std::sync::Arc::clone(&stack.engine), stack.bus.subscribe(&["cmd:network_camera".to_owned()]));
+    tokio::spawn(async move {
+        while let Some(event) = told.next().await {
+            if matches!(event, Event::Message(_)) {
+                let _ = engine.stop_container("sense-source-camera-1", SECOND).await;
+            }
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_discovery_does_not_hold_up_the_camera() {
+    let stack = Stack::dispatching().await;
+    obedient_camera(&stack);
+    stack.script("source-camera", Script::exits(0, 40 * SECOND));
+    leave(&stack, 30 * SECOND, "scan:network_camera", json!([]));
+    let (found, ()) = tokio::join!(stack.call("discover_cameras", json!({})), async {
+        sleep(3 * SECOND).await;
+        stack.script("source-camera", Script::stays());
+        let begun = Instant::now();
+        ok(&stack.call("start_camera", json!({})).await);
+        assert!(stack.engine.running_names().contains(&"sense-source-camera-1".to_owned()));
+        ok(&stack.call("stop_camera", json!({})).await);
+        assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+        for _ in 0..60 {
+            sleep(SECOND).await;
+            assert!(!stack.engine.running_names().contains(&"sense-source-camera-1".to_owned()));
+        }
+    });
+    assert_eq!(ok(&found), &json!({"cameras": []}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_stop_cancels_a_start_that_waits() {
+    for stop in ["stop_camera", "stop_service"] {
+        let stack = Stack::dispatching().await;
+        let service = json!({"service": "source-camera"});
+        stack.script("source-camera", Script { ignores_stop: true, ..Script::stays() });
+        ok(&stack.call("start_camera", json!({})).await);
+        stack.engine.transcript();
+        let (stopped, started, ()) = tokio::join!(
+            stack.call("stop_service", service.clone()),
+            async {
+                sleep(SECOND).await;
+                stack.call("start_camera", json!({})).await
+            },
+            async {
+                sleep(2 * SECOND).await;
+                ok(&stack.call(stop, service.clone()).await);
+            }
+        );
+        ok(&stopped);
+        assert_eq!(error(&started), "start of service source-camera was cancelled by a later stop", "{stop}");
+        sleep(60 * SECOND).await;
+        assert_eq!(stack.engine.running_names(), [""; 0], "{stop}");
+        ok(&stack.call("start_camera", json!({})).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_does_not_wait_for_the_operations_of_its_service() {
+    let stack = Stack::dispatching().await;
+    stack.script("source-camera", Script { ignores_stop: true, ..Script::stays() });
+    ok(&stack.call("start_camera", json!({})).await);
+    let (stopped, ran) = tokio::join!(stack.call("stop_service", json!({"service": "source-camera"})), async {
+        sleep(SECOND).await;
+        stack.script("source-camera", Script::exits(0, SECOND));
+        let begun = Instant::now();
+        ok(&stack.call("trigger", json!({"service": "source-camera"})).await);
+        begun.elapsed()
+    });
+    ok(&stopped);
+    assert!(ran < 3 * SECOND, "{ran:?}");
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sense_orchestrator::compose::print::config_json;
-use sense_orchestrator::compose::{self, FileKind, Files, LoadErrors, MAX_FILE_BYTES, Options};
+use sense_orchestrator::compose::{self, FileKind, Files, LoadErrors, LoadLimit, MAX_FILE_BYTES, Options};
 use sense_orchestrator::names::ServiceName;
 
 /// Files in memory; what is a prefix of a file's path is a directory.
@@ -257,7 +257,11 @@ fn a_chain_of_extends_that_grows_without_bound_is_refused() {
     let mut text = format!("services:\n s0: {{image: x, environment: {{{}}}}}\n", pairs.join(", "));
     text.extend((1..9_000).map(|index| format!(" s{index}: {{extends: s{}}}\n", index - 1)));
     let errors = errors_of(&Memory::of(&[("compose.yaml", &text)])).to_string();
-    assert!(errors.contains("the project holds more than"), "{}", errors.lines().next().unwrap_or_default());
+    assert!(
+        errors.contains("the project takes more than the 256 MiB of memory"),
+        "{}",
+        errors.lines().next().unwrap_or_default()
+    );
 }
 
 #[test]
@@ -300,7 +304,7 @@ fn ranges_of_ports_that_multiply_are_refused() {
     let ports = ports.concat();
     let files = Memory::of(&[("compose.yaml", &format!("services:\n a:\n  image: x\n  ports:\n{ports}"))]);
     let errors = errors_of(&files).to_string();
-    assert!(errors.contains("compose.yaml:8:5: services.a.ports: the project has more than 200000 ports"), "{errors}");
+    assert!(errors.contains("services.a.ports.[2]: the project takes more than the 256 MiB of memory"), "{errors}");
 }
 
 #[test]
@@ -309,4 +313,199 @@ fn thousands_of_errors_are_counted_and_not_kept() {
     let files = Memory::of(&[("compose.yaml", &format!("services:\n a:\n  image: x\n{}", keys.concat()))]);
     let errors = errors_of(&files).to_string();
     assert!(errors.lines().count() <= 501, "{}", errors.lines().count());
+}
+
+/// Lines that somebody mistyped, each with a secret in it, and the column that is named.
+const MISTYPED: [(&str, u32); 8] = [
+    ("PASSWORD=hunter2${x", 10),
+    ("PASSWORD='hunter2", 10),
+    ("PASSWORD=\"hunter2", 10),
+    ("PASS WORD=hunter2", 5),
+    ("PASSWORD hunter2=", 9),
+    ("PASSWORD%=hunter2", 9),
+    ("PASSWORD=${hunter2:?hunter2}", 10),
+    ("PASSWORD=${U:-${hunter2", 10),
+];
+
+#[test]
+fn a_mistyped_line_of_an_env_file_is_named_and_never_shown() {
+    for (line, column) in MISTYPED {
+        let text = format!("A=1\n{line}\n");
+        for (env_file, file) in [("other.env", ".env"), ("my.env", "my.env")] {
+            let compose = format!("services: {{a: {{image: x, env_file: [{{path: {env_file}, required: false}}]}}}}");
+            let files = Memory::of(&[("compose.yaml", &compose), (file, &text)]);
+            let said = errors_of(&files).to_string();
+            assert!(!said.contains("hunter2"), "{said}");
+            assert!(said.starts_with(&format!("{file}:2:{column}: ")), "{line}: {said}");
+        }
+    }
+    let raw = "services: {a: {image: x, env_file: [{path: my.env, format: raw}]}}";
+    for line in ["=hunter2", "PASS WORD=hunter2", "hunter2 =x"] {
+        let said = errors_of(&Memory::of(&[("compose.yaml", raw), ("my.env", line)])).to_string();
+        assert!(said.starts_with("my.env:1:1: ") && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn a_variable_that_an_env_file_lacks_is_warned_of_by_its_place() {
+    let files = Memory::of(&[("compose.yaml", "services: {a: {image: x}}"), (".env", "A=1\nPASSWORD=hun$ter2\n")]);
+    let model = compose::load(&files, &options()).unwrap();
+    assert_eq!(model.warnings(), [".env:2:10: a variable is not set. Defaulting to a blank string."]);
+}
+
+#[test]
+fn no_error_of_a_compose_file_shows_what_a_variable_holds_or_a_mistyped_text() {
+    let env = (".env", "SECRET=hunter2\n");
+    for service in [
+        "environment: {PASSWORD: 'hunter2${x'}",
+        "environment: ['PASSWORD=hunter2${x']",
+        "environment: {PASSWORD: '${U:?not $SECRET}'}",
+        "environment: {PASSWORD: *hunter2}",
+        "environment: {PASSWORD: !!int hunter2}",
+        "tty: ${SECRET}",
+        "scale: ${SECRET}",
+        "cpus: ${SECRET}",
+    ] {
+        let text = format!("services:\n  a:\n    image: x\n    {service}\n");
+        let said = errors_of(&Memory::of(&[("compose.yaml", &text), env])).to_string();
+        assert!(said.starts_with("compose.yaml:4:") && !said.contains("hunter2"), "{service}: {said}");
+    }
+    let text = "services: {a: {image: x, scale: many}}";
+    let said = errors_of(&Memory::of(&[("compose.yaml", text), env])).to_string();
+    assert!(said.contains("parsing \"many\""), "a literal is shown: {said}");
+}
+
+/// A quarter of the memory that `compose.yaml` gives the daemon.
+const SMALL: LoadLimit = LoadLimit::bytes(8 << 20);
+
+/// What loading within [`SMALL`], or selecting all services, says of one file and `.env`.
+fn said_within(compose: &str, variables: &str) -> String {
+    let files = Memory::of(&[("compose.yaml", compose), (".env", variables)]);
+    let options = Options { limit: SMALL, ..options() };
+    match compose::load(&files, &options).and_then(|model| model.select(&files, &[])) {
+        Ok(project) => format!("{} services", project.services.len()),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+/// Lines made of their numbers.
+fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
+    (0..count).map(line).collect()
+}
+
+#[test]
+fn what_takes_more_memory_than_a_load_may_is_refused_with_its_place() {
+    let service = "services:\n a:\n  image: x\n";
+    let laughs = (1..9).fold("x-a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, level| {
+        let aliases = vec![format!("*a{}", level - 1); 9].join(",");
+        format!("{text}x-a{level}: &a{level} [{aliases}]\n")
+    });
+    let doubling = lines(40, |n| format!("A{}=${{A{n}}}${{A{n}}}\n", n + 1));
+    for (name, compose, variables) in [
+        ("aliases", format!("{laughs}{service}"), String::new()),
+        ("ports", format!("{service}  ports: ['1-65535:1-65535']\n"), String::new()),
+        ("expose", format!("{service}  expose: [{}]\n", lines(60_000, |n| format!("'{n}',"))), String::new()),
+        (
+            "environment",
+            format!("{service}  environment:\n{}", lines(40_000, |n| format!("   V{n}: x\n"))),
+            String::new(),
+        ),
+        (
+            "environment list",
+            format!("{service}  environment:\n{}", lines(40_000, |n| format!("   - V{n}=x\n"))),
+            String::new(),
+        ),
+        ("volumes", format!("{service}  volumes:\n{}", lines(20_000, |n| format!("   - /a:/b{n}\n"))), String::new()),
+        (
+            "a chain",
+            format!("services:\n{}", lines(5_000, |n| format!(" s{n}: {{image: x, depends_on: [s{}]}}\n", n + 1)))
+                + " s5000: {image: x}\n",
+            String::new(),
+        ),
+        ("services", format!("services:\n{}", lines(9_999, |n| format!(" s{n}: {{image: x}}\n"))), String::new()),
+        ("a long text", format!("{service}  labels: {{l: '{}'}}\n", "x".repeat(9 << 20)), String::new()),
+        ("a comment", format!("{service}#{}\n", "x".repeat(9 << 20)), String::new()),
+        ("doubling", service.to_owned(), format!("A0=xx\n{doubling}")),
+        ("variables", service.to_owned(), lines(60_000, |n| format!("V{n}=x\n"))),
+        (
+            "interpolation",
+            format!("{service}  labels:\n{}", lines(2_000, |n| format!("   l{n}: $LONG\n"))),
+            format!("LONG={}\n", "x".repeat(60_000)),
+        ),
+        (
+            "merges",
+            format!(
+                "x-m: &m {{{}}}\nservices:\n{}",
+                lines(500, |n| format!("k{n}: v,")),
+                lines(500, |n| format!(" s{n}: {{image: x, labels: {{<<: *m}}}}\n"))
+            ),
+            String::new(),
+        ),
+        (
+            "extends",
+            format!("services:\n s0: {{image: x, labels: {{{}}}}}\n", lines(500, |n| format!("k{n}: v,")))
+                + &lines(190, |n| format!(" s{}: {{extends: s{n}}}\n", n + 1)),
+            String::new(),
+        ),
+    ] {
+        let said = said_within(&compose, &variables);
+        let first = said.lines().next().unwrap_or_default();
+        let refused = [
+            "of memory that loading it may take",
+            "memory than loading may take",
+            "memory that loading may take",
+            "grows too large",
+        ];
+        assert!(refused.iter().any(|words| first.contains(words)), "{name}: {first}");
+        assert!(first.contains("compose.yaml") || first.contains(".env"), "{name}: {first}");
+        assert!(said.lines().count() <= 101, "{name}: it is said once");
+    }
+}
+
+#[test]
+fn an_env_file_of_a_service_counts_as_much_as_the_project() {
+    let files = Memory::of(&[
+        ("compose.yaml", "services: {a: {image: x, env_file: [my.env]}}"),
+        ("my.env", &lines(60_000, |n| format!("V{n}=x\n"))),
+    ]);
+    let model = compose::load(&files, &Options { limit: SMALL, ..options() }).unwrap();
+    let said = model.select(&files, &[]).unwrap_err().to_string();
+    assert!(said.starts_with("my.env:") && said.contains("more memory than loading may take"), "{said}");
+}
+
+#[test]
+fn a_large_project_that_people_have_fits_into_a_small_daemon() {
+    let environment = lines(50, |n| format!("   V{n}: value number {n}\n"));
+    let service = |n: usize| {
+        format!(
+            " s{n}:\n  image: x\n  ports: ['{n}:80', '8000-8010']\n  volumes: ['./{n}:/data', 'v:/v']\n  environment:\n{environment}"
+        )
+    };
+    let compose = format!("services:\n{}volumes: {{v: }}\n", lines(100, service));
+    assert_eq!(said_within(&compose, "A=1\n"), "100 services");
+}
+
+#[test]
+fn a_volume_is_kept_for_a_mount_of_a_volume_only() {
+    for (kind, kept) in [("image", false), ("tmpfs", false), ("npipe", false), ("cluster", false), ("volume", true)] {
+        let text = format!(
+            "services: {{a: {{image: x, volumes: [{{type: {kind}, source: data, target: /y}}]}}}}\nvolumes: {{data: }}\n"
+        );
+        let files = Memory::of(&[("compose.yaml", &text)]);
+        let project = compose::load(&files, &options()).unwrap().select(&files, &[]).unwrap();
+        assert_eq!(project.volumes.contains_key("data"), kept, "{kind}");
+    }
+}
+
+#[test]
+fn a_selection_copies_and_reads_nothing_of_the_services_that_it_leaves_out() {
+    let files = Memory::of(&[(
+        "compose.yaml",
+        "services:\n  a: {image: i, depends_on: [b]}\n  b: {image: i}\n  c: {image: i, env_file: [gone.env], networks: [n]}\n\
+         networks: {n: }\n",
+    )]);
+    let model = compose::load(&files, &options()).unwrap();
+    let project = model.select(&files, &["a".parse().unwrap()]).unwrap();
+    assert_eq!(project.services.keys().map(ServiceName::as_str).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(project.disabled.is_empty() && !project.networks.contains_key("n"));
 }

@@ -86,14 +86,45 @@ async fn only_sections_that_mean_something_are_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_schedule_that_was_evicted_goes_on() {
+async fn a_schedule_that_was_evicted_goes_on_and_one_that_was_deleted_is_the_settings() {
     let stack = Stack::dispatching().await;
     stack.bus.put("config:schedule", &json!({"weather": 600}));
     change(&stack, "schedule").await;
     stack.bus.evict("config:schedule");
-    change(&stack, "schedule").await;
     sleep(2 * PERIOD).await;
+    assert_eq!(stack.every("source-weather"), Some(600), "nobody said so");
+    change(&stack, "schedule").await;
+    assert_eq!(stack.every("source-weather"), Some(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_that_is_too_large_is_refused_with_its_place_and_the_last_good_one_stays() {
+    let stack = Stack::dispatching().await;
+    stack.bus.put("config:schedule", &json!({"weather": 600}));
+    change(&stack, "schedule").await;
+    let log = Log::capture();
+    stack.bus.put_text("config:schedule", &format!("{{\"weather\": {}1}}", " ".repeat(10 << 20)));
+    change(&stack, "schedule").await;
     assert_eq!(stack.every("source-weather"), Some(600));
+    let problem = "schedule at config:schedule has 10485774 bytes, at most 262144 are read";
+    assert_eq!(stack.problems.borrow()["schedule"], [problem]);
+    let warned = log.lines("schedule not followed");
+    assert!(warned.len() == 1 && warned[0]["error"] == problem, "{warned:?}");
+    stack.bus.put("config:schedule", &json!({"weather": 60}));
+    change(&stack, "schedule").await;
+    assert_eq!(stack.every("source-weather"), Some(60));
+    assert!(stack.problems.borrow()["schedule"].is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_that_is_changed_back_and_forth_does_not_fill_the_log() {
+    let (log, stack) = (Log::capture(), Stack::dispatching().await);
+    for n in 0..1000 {
+        stack.bus.put("config:schedule", &json!({format!("none{n}"): 1}));
+        change(&stack, "schedule").await;
+    }
+    let warned = log.lines("schedule not followed").len();
+    assert!((10..=100).contains(&warned), "{warned} lines");
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,4 +185,35 @@ async fn a_change_of_auth_whose_message_was_lost_is_found_and_followed_once() {
     sleep(2 * PERIOD).await;
     let transcript = stack.engine.transcript();
     assert_eq!(transcript.lines().filter(|line| line.contains(" stop ")).count(), 1, "{transcript}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_poll_service_of_the_project_can_be_scheduled_and_is_not_any_more_when_its_key_goes() {
+    for key in ["source-ups", "ups"] {
+        let stack = Stack::dispatching().await;
+        stack.add_services("  source-ups: { image: 'busybox:test', profiles: [poll] }\n");
+        assert_eq!(stack.every("source-ups"), None);
+        stack.bus.put("config:schedule", &json!({key: 20}));
+        change(&stack, "schedule").await;
+        assert_eq!(stack.every("source-ups"), Some(20), "{key}");
+        assert_eq!(stack.problems.borrow().get("schedule").map_or(0, Vec::len), 0);
+        stack.bus.put("config:schedule", &json!({}));
+        change(&stack, "schedule").await;
+        assert!(!stack.intervals.borrow().contains_key("source-ups"), "{key}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_poll_service_is_not_scheduled() {
+    let stack = Stack::dispatching().await;
+    stack.add_services("  source-siren: { image: 'busybox:test', profiles: [poll], restart: always }\n");
+    // On command only, running all the time by two reasons, ours, and not there at all.
+    let others = ["source-camera", "source-siren", "web-gateway", "redis", "orchestrator", "nothing"];
+    stack.bus.put("config:schedule", &others.iter().map(|name| ((*name).to_owned(), json!(20))).collect());
+    change(&stack, "schedule").await;
+    for name in others {
+        assert_eq!(stack.every(name), None, "{name}");
+        let problem = format!("schedule names {name:?}, which is no poll service");
+        assert!(stack.problems.borrow()["schedule"].contains(&problem), "{:?}", stack.problems.borrow());
+    }
 }

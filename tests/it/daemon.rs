@@ -57,6 +57,7 @@ impl Site {
             .current_dir(&self.folder.0)
             .env_clear()
             .env("DOCKER_HOST", &self.host)
+            .env("RUNTIME_DIRECTORY", &self.folder.0)
             .env("REDIS_URL", format!("redis+unix://{}", self.redis.socket().display()))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -131,7 +132,7 @@ impl Site {
 pub(crate) struct Daemon {
     child: Child,
     log: mpsc::UnboundedReceiver<Value>,
-    seen: Vec<Value>,
+    pub(crate) seen: Vec<Value>,
 }
 
 impl Daemon {

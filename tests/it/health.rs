@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sense_orchestrator::bus::Bus;
 use sense_orchestrator::clock::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::support::engine::Script;
 use crate::support::log::Log;
 use crate::support::reference::{PERIOD, Stack};
 
@@ -50,6 +52,20 @@ async fn the_own_status_has_the_contracts_fields_and_no_others_and_is_always_the
         sleep(PERIOD / 2).await;
         assert!(stack.bus.expires_in("status:orchestrator").unwrap() >= PERIOD, "refreshed in time");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_redis_refuses_is_in_the_own_status_until_it_is_accepted_again() {
+    let stack = Stack::new();
+    stack.start_monitor();
+    stack.bus.refuse(Some("LPUSH"));
+    stack.bus.push("runs:x", "1", 5).await.unwrap_err();
+    sleep(PERIOD).await;
+    assert!(status(&stack)["last_error"].as_str().unwrap().contains("redis refuses writes"), "{}", status(&stack));
+    stack.bus.refuse(None);
+    sleep(2 * PERIOD).await;
+    let error = status(&stack)["last_error"].as_str().unwrap_or_default().to_owned();
+    assert!(!error.contains("redis"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,4 +161,70 @@ async fn a_redis_that_comes_back_empty_is_told_at_once_and_nobody_is_blamed_for_
     assert_eq!(status(&stack)["source_id"], "orchestrator");
     sleep(PERIOD).await;
     assert_eq!(overdue(&stack), [""; 0]);
+}
+
+/// Says how often a source means to succeed.
+fn promise(stack: &Stack, source: &str, seconds: u64) {
+    let meta = json!({"source_id": source, "name": source, "description": "", "refresh_interval": seconds,
+        "enabled": true});
+    stack.bus.put(&format!("meta:{source}"), &meta);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_runs_all_the_time_is_overdue_by_the_interval_that_it_says_itself() {
+    let mut stack = Stack::new();
+    let gateway = stack.settings.services.entry("web-gateway".parse().unwrap()).or_default();
+    gateway.status = Some("gateway".parse().unwrap());
+    stack.start_monitor();
+    let is_overdue = |stack: &Stack| overdue(stack).contains(&"web-gateway".to_owned());
+    sleep(10 * PERIOD + SOON).await;
+    assert!(!is_overdue(&stack), "it has not said how often");
+    promise(&stack, "gateway", 120);
+    sleep(7 * PERIOD).await;
+    assert!(!is_overdue(&stack));
+    stack.bus.evict("meta:gateway");
+    sleep(PERIOD).await;
+    assert!(is_overdue(&stack), "also while nobody knows its interval any more");
+    succeed(&stack, "gateway");
+    sleep(PERIOD).await;
+    assert!(!is_overdue(&stack));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_on_demand_is_watched_while_it_runs() {
+    let stack = Stack::new();
+    let camera = "source-camera".parse().unwrap();
+    stack.script("source-camera", Script::stays());
+    promise(&stack, "network_camera", 60);
+    stack.start_monitor();
+    let is_overdue = |stack: &Stack| overdue(stack).contains(&"source-camera".to_owned());
+    sleep(10 * PERIOD + SOON).await;
+    assert!(!is_overdue(&stack), "it does not run");
+    stack.runner.start(&camera).await.unwrap();
+    sleep(4 * PERIOD).await;
+    assert!(!is_overdue(&stack), "it has not run for three of its intervals");
+    sleep(PERIOD).await;
+    assert!(is_overdue(&stack));
+    stack.runner.stop(&camera).await.unwrap();
+    sleep(PERIOD).await;
+    assert!(!is_overdue(&stack));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_finds_something_wrong_is_counted_as_an_error() {
+    let stack = Stack::new();
+    stack.start_monitor();
+    sleep(SOON).await;
+    stack.engine.shut_down();
+    sleep(2 * PERIOD).await;
+    let status = status(&stack);
+    assert_eq!((&status["poll_count"], &status["error_count"]), (&json!(3), &json!(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_look_tries_the_connection() {
+    let stack = Stack::new();
+    stack.start_monitor();
+    sleep(2 * PERIOD + SOON).await;
+    assert_eq!(stack.bus.heartbeats(), 3);
 }

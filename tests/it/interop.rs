@@ -241,6 +241,7 @@ async fn a_run_of_ours_and_one_of_docker_compose_share_their_dependencies() {
             trigger: Trigger::Schedule,
             environment: BTreeMap::new(),
             results: Vec::new(),
+            wait_for_turn: Duration::ZERO,
         };
         site.runner().run(request).await.unwrap()
     };

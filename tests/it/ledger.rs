@@ -119,6 +119,28 @@ async fn a_command_is_known_over_a_restart_with_its_reply() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn commands_are_forgotten_by_number_and_size_the_newest_never() {
+    let ledger = Ledger::in_memory(LIMITS);
+    let say = |number: usize, reply: usize| {
+        let request = Request {
+            id: format!("r{number}").parse().unwrap(),
+            at: Timestamp(1_800_000_000.0),
+            fingerprint: String::new(),
+            run_id: None,
+            reply: Some("x".repeat(reply)),
+        };
+        let _ = ledger.write(&Entry::Request(request));
+    };
+    let known = |number: usize| ledger.request(&format!("r{number}").parse().unwrap()).is_some();
+    (0..1500).for_each(|number| say(number, 10));
+    assert!(!known(499) && known(500) && known(1499));
+    (1500..1510).for_each(|number| say(number, 100_000));
+    assert!(!known(1499) && !known(1507) && known(1508) && known(1509));
+    say(1510, 500_000);
+    assert!(known(1510) && !known(1509));
+}
+
+#[tokio::test(start_paused = true)]
 async fn missed_slots_are_one_record_that_accounts_for_them_all() {
     let ledger = Ledger::in_memory(LIMITS);
     ledger.slots_due(12);

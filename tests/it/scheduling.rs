@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use crate::support::engine::Script;
+use crate::support::log::Log;
 use crate::support::stack::{Stack, name};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -151,4 +152,55 @@ async fn a_closed_intake_ends_the_scheduler_and_drops_what_waits() {
     let scheduled = schedule(stack, &[("a", 60), ("b", 60), ("c", 60)], 1);
     sleep(5 * SECOND).await;
     assert_eq!(scheduled.end().await, "  0s start a\n");
+}
+
+/// The lines that say why a service's slots gave no run, as `message why`.
+fn skipped(log: &Log, service: &str) -> Vec<String> {
+    let lines = log.text();
+    let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let of_service = lines.filter(|line| line["service"] == service);
+    let messages = of_service.filter_map(|line| Some(line["message"].as_str()?.to_owned()));
+    messages.filter(|message| message.starts_with("slot")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_waits_for_a_free_place_is_told_apart_from_one_whose_run_goes_on() {
+    let log = Log::capture();
+    let stack = Stack::new(THREE);
+    stack.engine.script("a", Script::exits(0, 35 * SECOND));
+    let scheduled = schedule(stack, &[("a", 20), ("b", 20)], 1);
+    sleep(30 * SECOND).await;
+    assert_eq!(skipped(&log, "a"), ["slot skipped, still running"]);
+    assert_eq!(skipped(&log, "b"), ["slot skipped, still waiting"]);
+    let waiting = &log.lines("slot skipped, still waiting")[0];
+    assert_eq!((waiting["waits_for"].as_str(), waiting["waiting_ms"].as_u64()), (Some("max_parallel"), Some(20_000)));
+    scheduled.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_waits_at_the_end_is_told() {
+    let log = Log::capture();
+    let stack = Stack::new(THREE);
+    stack.engine.script("a", Script::exits(0, 10 * SECOND));
+    let scheduled = schedule(stack, &[("a", 60), ("b", 60), ("c", 60)], 1);
+    sleep(5 * SECOND).await;
+    scheduled.end().await;
+    for service in ["b", "c"] {
+        assert_eq!(skipped(&log, service), ["slot skipped, shutting down"]);
+    }
+    assert_eq!(log.lines("slot skipped, shutting down")[0]["waited_ms"], 5000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_passed_while_the_daemon_was_held_up_are_counted() {
+    let log = Log::capture();
+    let scheduled = schedule(Stack::new(THREE), &[("a", 10)], 8);
+    sleep(5 * SECOND).await;
+    // As after SIGSTOP: the clock goes on, and nothing of ours does.
+    tokio::time::advance(47 * SECOND).await;
+    sleep(SECOND).await;
+    let missed = log.lines("slots missed, the daemon did not run");
+    assert_eq!(missed.len(), 1, "{}", log.text());
+    assert_eq!((missed[0]["service"].as_str(), missed[0]["missed"].as_u64()), (Some("a"), Some(4)));
+    scheduled.end().await;
 }

@@ -155,6 +155,59 @@ async fn an_evicted_key_is_back_within_a_minute_with_the_last_value_that_was_see
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_value_that_nobody_can_read_is_not_written_again() {
+    let good = json!({"location": "Oslo"});
+    for bad in ["\"text\"", "[1]", "{", "", &format!("{{\"x\": \"{}\"}}", "x".repeat(10 << 20))] {
+        let (log, stack) = (Log::capture(), Stack::with_environment(&EVERYTHING));
+        stack.bus.put("config:weather", &good);
+        stack.start_seeder();
+        sleep(SOON).await;
+        stack.bus.put_text("config:weather", bad);
+        stack.bus.send("config:changed", r#"{"section": "weather"}"#);
+        sleep(3 * PERIOD).await;
+        let warned = log.lines("config not remembered");
+        assert!(warned.len() == 1 && warned[0]["key"] == "config:weather", "{warned:?}");
+        stack.bus.evict("config:weather");
+        sleep(PERIOD).await;
+        assert_eq!(config(&stack, "weather"), Some(good.clone()), "{:?}", bad.get(..10));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_section_that_somebody_deleted_and_said_so_is_seeded_anew() {
+    let stack = Stack::with_environment(&EVERYTHING);
+    stack.start_seeder();
+    sleep(SOON).await;
+    for section in ["weather", "schedule", "auth"] {
+        let seeded = config(&stack, section);
+        stack.bus.put(&format!("config:{section}"), &json!({"changed": true}));
+        stack.bus.send("config:changed", json!({"section": section}).to_string());
+        sleep(SOON).await;
+        stack.bus.evict(&format!("config:{section}"));
+        stack.bus.send("config:changed", json!({"section": section}).to_string());
+        sleep(SOON).await;
+        assert_eq!(config(&stack, section), seeded, "{section}");
+        stack.bus.evict(&format!("config:{section}"));
+        sleep(PERIOD).await;
+        assert_eq!(config(&stack, section), seeded, "{section} is not remembered as it was");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_section_without_variables_that_was_deleted_stays_away() {
+    let stack = Stack::new();
+    stack.start_seeder();
+    sleep(SOON).await;
+    stack.bus.put("config:pihole", &json!({"host": "x"}));
+    stack.bus.send("config:changed", r#"{"section": "pihole"}"#);
+    sleep(SOON).await;
+    stack.bus.evict("config:pihole");
+    stack.bus.send("config:changed", r#"{"section": "pihole"}"#);
+    sleep(2 * PERIOD).await;
+    assert_eq!(config(&stack, "pihole"), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_section_that_only_the_dashboard_wrote_is_restored_too() {
     let stack = Stack::new();
     stack.start_seeder();

@@ -5,10 +5,12 @@ use std::io::Write as _;
 pub(crate) mod bus;
 pub(crate) mod docker;
 pub(crate) mod engine;
+pub(crate) mod http_engine;
 pub(crate) mod log;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod reference;
+pub(crate) mod scripted_redis;
 pub(crate) mod stack;
 
 /// Adds a line to a file of the folder that `scripts/test` reads at its end, where it is what runs the tests.

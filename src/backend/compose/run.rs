@@ -51,11 +51,13 @@ impl<E: Engine> ComposeBackend<E> {
         let images = bounds.keep(self.look_at_images(project)).await?;
         // A pull takes what the line gives. Cut off at the limit it would begin anew each time, and never end.
         let pulling = Instant::now();
+        bounds.due.suspend();
         let pulled = tokio::select! {
             () = bounds.abort.cancelled() => return Err(NotStarted::Cancelled),
             pulled = self.pull_images(project, &images) => pulled?,
         };
         bounds.deadline += pulling.elapsed();
+        bounds.due.move_to(bounds.deadline);
         let images = bounds.keep(self.look_again(images, pulled)).await?;
 
         let gone = CancellationToken::new();

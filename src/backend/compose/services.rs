@@ -55,6 +55,27 @@ impl<E: Engine> ComposeBackend<E> {
         Ok(true)
     }
 
+    pub(super) async fn restart_containers(&self, project: &Project, service: &ServiceName) -> Result<bool, Failure> {
+        let (backend, project, service) = (self.clone(), project.clone(), service.clone());
+        // What was stopped is started again also when nobody waits for it any more.
+        let restart = async move {
+            let _turn = backend.turns.try_take(&Object::Service(service.clone()), "restarted");
+            let stack = backend.observe(&project.name).await?;
+            if stack.of_service(&service).next().is_none() {
+                return Ok(false);
+            }
+            let options = backend.service_options(&project, &service, &stack).await?;
+            let mut steps = plan::stop(&project, &service, &stack).steps;
+            let stopped = stack.after(&steps);
+            steps.extend(plan::start(&project, &service, &stopped, &options).map_err(Failure::Plan)?.steps);
+            for step in &steps {
+                backend.take(step).await?;
+            }
+            Ok(true)
+        };
+        super::carry::joined(self.work.spawn(restart).await).unwrap_or(Ok(false))
+    }
+
     /// Whether a container of the service was started after a moment.
     async fn started_since(&self, service: &ServiceName, stack: &Stack, moment: Timestamp) -> Result<bool, Failure> {
         for container in stack.of_service(service).filter(|container| container.state == State::Running) {

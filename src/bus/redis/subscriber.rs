@@ -3,29 +3,27 @@
 //! fred decodes whatever a read brought before anybody else runs, and drops what its channel cannot hold: a burst of some
 //! thousand messages, or few very large ones, would be lost or fill the memory. This one reads a piece at a time.
 
-use std::fmt::Write as _;
-use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use fred::types::config::{Config, ServerConfig};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-use super::keepalive;
+use super::address::Dialer;
+use super::framing::BadAnswer;
+use super::socket::{self, Lost, Socket, one_line, request};
 
 /// Most bytes that one read brings.
 const READ: usize = 64 * 1024;
 
 /// Longest payload that is handed over, in bytes; a longer one is skipped and counted as lost.
-const LONGEST_PAYLOAD: usize = 2 * 1024 * 1024;
+const LONGEST_PAYLOAD: usize = 3 * 512 * 1024;
+
+/// Longest line of an error, a status or a length, in bytes.
+const LONGEST_LINE: usize = 8 * 1024;
 
 /// Most values that an answer holds; a server's answers to a subscriber hold three.
 const LONGEST_ANSWER: usize = 16;
-
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
 /// What arrives on the connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,24 +51,13 @@ pub(super) struct Subscriber {
 
 impl Subscriber {
     /// Connects and logs in. Every answer comes within `limit`, or it is an error.
-    pub(super) async fn connect(config: &Config, limit: Duration) -> io::Result<Self> {
-        let socket = timeout(limit, open(config)).await.map_err(|_| late())??;
-        let mut subscriber = Self { socket, buffer: BytesMut::new(), skip: 0, answer_due: None, limit };
-        match (&config.username, &config.password) {
-            (Some(user), Some(password)) => subscriber.ask(&["AUTH", user, password]).await?,
-            (None, Some(password)) => subscriber.ask(&["AUTH", password]).await?,
-            (_, None) => {}
-        }
-        Ok(subscriber)
-    }
-
-    async fn ask(&mut self, words: &[&str]) -> io::Result<()> {
-        self.send(words).await?;
-        timeout(self.limit, self.next()).await.map_err(|_| late())?.map(drop)
+    pub(super) async fn connect(dialer: &Dialer, limit: Duration) -> Result<Self, Lost> {
+        let socket = socket::connect(dialer, limit).await?;
+        Ok(Self { socket, buffer: BytesMut::new(), skip: 0, answer_due: None, limit })
     }
 
     /// Subscribes to channels and waits for the confirmations. Messages that arrive meanwhile are returned.
-    pub(super) async fn subscribe(&mut self, channels: &[String]) -> io::Result<Vec<Arrival>> {
+    pub(super) async fn subscribe(&mut self, channels: &[String]) -> Result<Vec<Arrival>, Lost> {
         let mut meanwhile = Vec::new();
         let mut missing = channels.len();
         if missing > 0 {
@@ -79,7 +66,7 @@ impl Subscriber {
         }
         let deadline = Instant::now() + self.limit;
         while missing > 0 {
-            match tokio::time::timeout_at(deadline, self.next()).await.map_err(|_| late())?? {
+            match tokio::time::timeout_at(deadline, self.next()).await.map_err(|_| Lost::Late)?? {
                 Arrival::Subscribed => missing -= 1,
                 other => meanwhile.push(other),
             }
@@ -88,21 +75,21 @@ impl Subscriber {
     }
 
     /// Asks for an answer, which is due within the limit.
-    pub(super) async fn ping(&mut self) -> io::Result<()> {
+    pub(super) async fn ping(&mut self) -> Result<(), Lost> {
         self.answer_due.get_or_insert(Instant::now() + self.limit);
         self.send(&["PING"]).await
     }
 
-    async fn send(&mut self, words: &[&str]) -> io::Result<()> {
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            let _ = write!(request, "${}\r\n{word}\r\n", word.len());
-        }
-        timeout(self.limit, self.socket.write_all(request.as_bytes())).await.map_err(|_| late())?
+    async fn send(&mut self, words: &[&str]) -> Result<(), Lost> {
+        let sent = async {
+            self.socket.write_all(&request(words)).await?;
+            self.socket.flush().await
+        };
+        Ok(timeout(self.limit, sent).await.map_err(|_| Lost::Late)??)
     }
 
     /// The next arrival. Cancel-safe.
-    pub(super) async fn next(&mut self) -> io::Result<Arrival> {
+    pub(super) async fn next(&mut self) -> Result<Arrival, Lost> {
         loop {
             if let Some(arrival) = self.parse()? {
                 // Whatever arrives shows that the server is there; its answer may wait behind many messages.
@@ -115,12 +102,12 @@ impl Subscriber {
             self.buffer.reserve(READ);
             let read = (&mut self.socket).take(READ as u64).read_buf(&mut self.buffer).await?;
             if read == 0 {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed"));
+                return Err(Lost::Closed);
             }
         }
     }
 
-    fn parse(&mut self) -> io::Result<Option<Arrival>> {
+    fn parse(&mut self) -> Result<Option<Arrival>, Lost> {
         if self.skip > 0 {
             let skipped = self.skip.min(self.buffer.len());
             self.buffer.advance(skipped);
@@ -132,15 +119,15 @@ impl Subscriber {
         let end = reader.at;
         match parsed {
             Parsed::More => Ok(None),
-            Parsed::Broken => Err(io::Error::new(io::ErrorKind::InvalidData, "not an answer of redis")),
+            Parsed::Broken => Err(BadAnswer::NotRedis.into()),
             Parsed::TooLong(length) => {
                 self.buffer.advance(end);
                 self.skip = length + 2;
                 self.parse()
             }
             Parsed::Refused(range) => {
-                let words = self.buffer.get(range).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
-                Err(io::Error::other(words))
+                let words = self.buffer.get(range).map(String::from_utf8_lossy).unwrap_or_default();
+                Err(Lost::Refused { call: "SUBSCRIBE", words: one_line(&words) })
             }
             Parsed::Simple => {
                 self.buffer.advance(end);
@@ -162,30 +149,6 @@ impl Subscriber {
             }
         }
     }
-}
-
-fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
-}
-
-async fn open(config: &Config) -> io::Result<Box<dyn Socket>> {
-    let server = match &config.server {
-        ServerConfig::Unix { path } => return Ok(Box::new(UnixStream::connect(path).await?)),
-        ServerConfig::Centralized { server } => server,
-        ServerConfig::Clustered { .. } | ServerConfig::Sentinel { .. } => {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "a cluster or a sentinel"));
-        }
-    };
-    let stream = TcpStream::connect((&*server.host, server.port)).await?;
-    stream.set_nodelay(true)?;
-    fred::socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
-    #[cfg(feature = "tls")]
-    if let Some(tls) = &config.tls {
-        let fred::types::config::TlsConnector::Rustls(connector) = &tls.connector;
-        let name = rustls::pki_types::ServerName::try_from(server.host.to_string()).map_err(io::Error::other)?;
-        return Ok(Box::new(connector.connect(name, stream).await?));
-    }
-    Ok(Box::new(stream))
 }
 
 type Range = std::ops::Range<usize>;
@@ -228,6 +191,11 @@ impl Reader<'_> {
         Some(line)
     }
 
+    /// What a line without an end means: more of it comes, unless it is longer than any line of Redis.
+    fn unfinished<T>(&self, more: T, broken: T) -> T {
+        if self.bytes.len().saturating_sub(self.at) > LONGEST_LINE { broken } else { more }
+    }
+
     fn number(&self, line: Range) -> Option<i64> {
         std::str::from_utf8(self.bytes.get(line)?).ok()?.parse().ok()
     }
@@ -241,7 +209,7 @@ impl Reader<'_> {
                 Word::More => Parsed::More,
             };
         }
-        let Some(line) = self.line() else { return Parsed::More };
+        let Some(line) = self.line() else { return self.unfinished(Parsed::More, Parsed::Broken) };
         let rest = line.start + 1..line.end;
         match kind {
             b'+' | b':' => Parsed::Simple,
@@ -270,7 +238,7 @@ impl Reader<'_> {
 
     fn word(&mut self) -> Word {
         let Some(kind) = self.bytes.get(self.at).copied() else { return Word::More };
-        let Some(line) = self.line() else { return Word::More };
+        let Some(line) = self.line() else { return self.unfinished(Word::More, Word::Broken) };
         let Some(number) = self.number(line.start + 1..line.end) else { return Word::Broken };
         match (kind, usize::try_from(number)) {
             (b':', _) | (b'$', Err(_)) => Word::Other,
@@ -293,7 +261,7 @@ mod tests {
     use super::*;
 
     fn reading(bytes: &[u8]) -> Subscriber {
-        let socket = Box::new(tokio::io::join(io::Cursor::new(bytes.to_vec()), tokio::io::sink()));
+        let socket = Box::new(tokio::io::join(std::io::Cursor::new(bytes.to_vec()), tokio::io::sink()));
         Subscriber { socket, buffer: BytesMut::new(), skip: 0, answer_due: None, limit: Duration::from_secs(1) }
     }
 
@@ -316,7 +284,7 @@ mod tests {
         assert_eq!(subscriber.next().await.unwrap(), Arrival::Message { channel, payload });
         assert!(subscriber.answer_due.is_none(), "a message shows as well that the server is there");
         assert_eq!(subscriber.next().await.unwrap(), Arrival::Answered);
-        assert_eq!(subscriber.next().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(matches!(subscriber.next().await, Err(Lost::Closed)));
     }
 
     #[tokio::test]
@@ -336,9 +304,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_and_what_is_no_answer_end_the_connection() {
-        assert_eq!(reading(b"-NOPERM no\r\n").next().await.unwrap_err().to_string(), "NOPERM no");
-        for bytes in [b"HTTP/1.1 200 OK\r\n".as_slice(), b"*999999999\r\n", b"*1\r\n!x\r\n", b"*1\r\n$x\r\n"] {
-            assert_eq!(reading(bytes).next().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let refused = reading(b"-NOPERM no\nmore\r\n").next().await.unwrap_err();
+        assert_eq!(refused.to_string(), "redis refused SUBSCRIBE: NOPERM no\\nmore");
+        let endless = [b"+".to_vec(), vec![b'x'; 2 * LONGEST_LINE]].concat();
+        let nested = b"*1\r\n".repeat(5000);
+        for bytes in
+            [b"HTTP/1.1 200 OK\r\n".as_slice(), b"*999999999\r\n", b"*1\r\n!x\r\n", b"*1\r\n$x\r\n", &endless, &nested]
+        {
+            let lost = reading(bytes).next().await.unwrap_err();
+            assert!(matches!(lost, Lost::Answer(BadAnswer::NotRedis)), "{lost:?}");
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{InterpolateError, MAX_TEXT, interpolate};
-use crate::compose::number::{parse_f32, parse_f64, parse_int};
+use super::{InterpolateError, interpolate};
+use crate::compose::number::{NumberError, parse_f32, parse_f64, parse_int};
 use crate::compose::value::parse_bool;
 use crate::compose::yaml::{Kind, Node, Place};
 
@@ -21,6 +21,8 @@ pub struct TreeError {
 
 /// Interpolates every value of a document, never its keys; `warn` is told the names of unset variables.
 ///
+/// The values that it makes may take `most` bytes together. Returns how many they take.
+///
 /// # Errors
 ///
 /// All of them, in order.
@@ -28,11 +30,15 @@ pub fn interpolate_tree(
     node: &mut Node,
     lookup: &dyn Fn(&str) -> Option<String>,
     warn: &mut dyn FnMut(&str),
-) -> Result<(), Vec<TreeError>> {
-    let mut walk = Walk { lookup, warn, steps: Vec::new(), grown: 0, errors: Vec::new() };
+    most: usize,
+) -> Result<usize, Vec<TreeError>> {
+    let mut walk = Walk { lookup, warn, steps: Vec::new(), grown: 0, most, errors: Vec::new() };
     walk.visit(node);
-    if walk.errors.is_empty() { Ok(()) } else { Err(walk.errors) }
+    if walk.errors.is_empty() { Ok(walk.grown) } else { Err(walk.errors) }
 }
+
+/// Values that did not fit, of which further ones are not told.
+const MOST_ERRORS: usize = 100;
 
 #[derive(Debug, Clone, Copy)]
 enum Cast {
@@ -51,8 +57,9 @@ struct Walk<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     warn: &'a mut dyn FnMut(&str),
     steps: Vec<Step>,
-    /// Bytes that interpolation added to the document.
+    /// Bytes of the values that interpolation made.
     grown: usize,
+    most: usize,
     errors: Vec<TreeError>,
 }
 
@@ -62,6 +69,8 @@ impl Walk<'_> {
             Kind::Str(text) => match self.value(text) {
                 Ok(Some(kind)) => node.kind = kind,
                 Ok(None) => {}
+                // Once nothing fits any more, each value behind would be a fault.
+                Err(InterpolateError::TooLarge) if self.errors.len() >= MOST_ERRORS => {}
                 Err(error) => self.errors.push(TreeError { place: node.place.clone(), path: self.path(), error }),
             },
             Kind::Seq(items) => {
@@ -90,19 +99,22 @@ impl Walk<'_> {
         }
         let new = interpolate(text, self.lookup, self.warn)?;
         self.grown = self.grown.saturating_add(new.len());
-        if self.grown > 2 * MAX_TEXT {
+        if self.grown > self.most {
             return Err(InterpolateError::TooLarge);
         }
-        let failed = |error: &dyn std::fmt::Display| InterpolateError::Cast(error.to_string());
+        // A literal is shown, what variables hold is not.
+        let literal = !text.contains('$');
+        let not_number = |error: NumberError| {
+            InterpolateError::Cast(if literal { error.to_string() } else { error.reason.to_owned() })
+        };
         Ok(Some(match cast {
             None => Kind::Str(new),
-            Some(Cast::Integer { function }) => {
-                Kind::Int(parse_int(&new, 10, function).map_err(|error| failed(&error))?.into())
-            }
-            Some(Cast::Float32) => Kind::Float(parse_f32(&new).map_err(|error| failed(&error))?.into()),
-            Some(Cast::Float64) => Kind::Float(parse_f64(&new).map_err(|error| failed(&error))?),
+            Some(Cast::Integer { function }) => Kind::Int(parse_int(&new, 10, function).map_err(not_number)?.into()),
+            Some(Cast::Float32) => Kind::Float(parse_f32(&new).map_err(not_number)?.into()),
+            Some(Cast::Float64) => Kind::Float(parse_f64(&new).map_err(not_number)?),
             Some(Cast::Bool) => {
-                Kind::Bool(parse_bool(&new).ok_or_else(|| failed(&format_args!("invalid boolean: {new}")))?)
+                let shown = if literal { format!(": {new}") } else { String::new() };
+                Kind::Bool(parse_bool(&new).ok_or_else(|| InterpolateError::Cast(format!("invalid boolean{shown}")))?)
             }
         }))
     }
@@ -205,7 +217,7 @@ mod tests {
              labels: {$A: $A}, ulimits: {n: {soft: '1', hard: $A}}}}\n\
              volumes: {a.b: {external: 'true'}, c: {external: 'On'}}",
         );
-        interpolate_tree(&mut node, &lookup, &mut |_| {}).unwrap();
+        interpolate_tree(&mut node, &lookup, &mut |_| {}, usize::MAX).unwrap();
         let expected = document(
             "services: {a: {scale: 5, image: '5', cpus: 10.5, tty: true, ports: [{target: 5, published: '1'}],
              labels: {$A: '5'}, ulimits: {n: {soft: 1, hard: 5}}}}\n\
@@ -217,12 +229,12 @@ mod tests {
     #[test]
     fn all_errors_are_told_with_place_and_path() {
         let mut node = document("services:\n  a:\n    tty: '${U}'\n    ports:\n      - target: x\n    image: ${\n");
-        let errors = interpolate_tree(&mut node, &lookup, &mut |_| {}).unwrap_err();
+        let errors = interpolate_tree(&mut node, &lookup, &mut |_| {}, usize::MAX).unwrap_err();
         let told: Vec<String> = errors.iter().map(|error| format!("{} {} {error}", error.place, error.path)).collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
-        f:3:10 services.a.tty failed to cast to expected type: invalid boolean: 
+        f:3:10 services.a.tty failed to cast to expected type: invalid boolean
         f:5:17 services.a.ports[0].target failed to cast to expected type: strconv.Atoi: parsing "x": invalid syntax
-        f:6:12 services.a.image invalid interpolation format, you may need to escape any $ with another $: ${
+        f:6:12 services.a.image invalid interpolation format, you may need to escape any $ with another $
         "#);
     }
 }

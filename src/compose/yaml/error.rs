@@ -12,7 +12,7 @@ pub struct YamlError {
     pub kind: YamlErrorKind,
 }
 
-/// What is wrong with a file's YAML.
+/// What is wrong with a file's YAML. No variant holds a value: it may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the message of each variant says it")]
 pub enum YamlErrorKind {
@@ -26,20 +26,20 @@ pub enum YamlErrorKind {
     ComplexKey,
     #[error("map merge requires map or sequence of maps as the value")]
     MergeValue,
-    #[error("unknown anchor '{0}' referenced")]
-    UnknownAnchor(String),
+    #[error("unknown anchor referenced: a text that starts with * stands in quotes")]
+    UnknownAnchor,
     #[error("alias refers to the value that it is part of")]
     Cycle,
-    #[error("cannot decode {found} `{text}` as a {tag}")]
-    Tag { tag: String, found: &'static str, text: String },
+    #[error("cannot decode {found} as a {tag}")]
+    Tag { tag: String, found: &'static str },
     #[error("!!binary value contains invalid base64 data")]
     Binary,
     #[error("file of {bytes} bytes is larger than the limit of {limit}")]
     TooLarge { bytes: usize, limit: usize },
     #[error("mappings and lists are nested more than {limit} deep")]
     TooDeep { limit: usize },
-    #[error("document holds more than {nodes} values or {text} bytes of text once its aliases are expanded")]
-    TooManyNodes { nodes: usize, text: usize },
+    #[error("{path}: takes more than {memory} bytes of memory once aliases are expanded")]
+    TooMuchMemory { path: String, memory: usize },
 }
 
 fn location(path: &str) -> String {

@@ -20,7 +20,6 @@ pub(super) fn read(text: &str, plain: bool, tag: Option<&Tag>) -> Result<Kind, Y
     let wrong = |found: &Kind| YamlErrorKind::Tag {
         tag: format!("!!{}", suffix.as_deref().unwrap_or_default()),
         found: core_tag(found),
-        text: text.to_owned(),
     };
     match suffix.as_deref() {
         Some(name @ ("int" | "float" | "bool" | "null" | "timestamp")) => {

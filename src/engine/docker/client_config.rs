@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bollard::auth::DockerCredentials;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+
+use crate::file::{FileError, FileReader};
+
+/// Reads the file.
+const CONFIG: FileReader = FileReader::new(1 << 20);
 
 /// The entry of `proxies` for hosts that have none of their own.
 const ANY_HOST: &str = "default";
@@ -30,6 +34,32 @@ pub struct ClientConfig {
     cred_helpers: BTreeMap<String, String>,
     /// By host, then by the file's own word for the variable.
     proxies: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// What the Engine is given to pull from a registry.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub(super) struct RegistryAuth {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identitytoken: Option<String>,
+    serveraddress: String,
+}
+
+impl std::fmt::Debug for RegistryAuth {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistryAuth").field("serveraddress", &self.serveraddress).finish_non_exhaustive()
+    }
+}
+
+impl RegistryAuth {
+    /// As the header `X-Registry-Auth` holds it.
+    pub(super) fn header(&self) -> Option<String> {
+        Some(URL_SAFE.encode(serde_json::to_vec(self).ok()?))
+    }
 }
 
 /// One registry's credentials. The order of the fields is that in which Docker writes them.
@@ -84,11 +114,11 @@ impl ClientConfig {
     #[must_use]
     pub fn load(folder: Option<&Path>) -> Self {
         let Some(path) = folder.map(|folder| folder.join("config.json")) else { return Self::default() };
-        let text = match std::fs::read(&path) {
+        let text = match CONFIG.bytes(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::default(),
-            Err(error) => {
-                warn!(path = %path.display(), %error, "client configuration not readable");
+            Err(FileError { fault, .. }) if fault.is_not_found() => return Self::default(),
+            Err(FileError { fault, .. }) => {
+                warn!(path = %path.display(), error = %fault, "client configuration not readable");
                 return Self::default();
             }
         };
@@ -100,7 +130,7 @@ impl ClientConfig {
     }
 
     /// Credentials for a registry, as the file names it; none where it has none.
-    pub(super) fn credentials(&self, registry: &str) -> Option<DockerCredentials> {
+    pub(super) fn credentials(&self, registry: &str) -> Option<RegistryAuth> {
         let entry = self
             .auths
             .get(registry)
@@ -117,13 +147,7 @@ impl ClientConfig {
             return None;
         }
         let (username, password) = plain.unzip();
-        Some(DockerCredentials {
-            username,
-            password,
-            identitytoken: token,
-            serveraddress: Some(registry.to_owned()),
-            ..DockerCredentials::default()
-        })
+        Some(RegistryAuth { username, password, identitytoken: token, serveraddress: registry.to_owned() })
     }
 
     /// The variables that containers on the Engine at `host`, written as in `DOCKER_HOST`, get: each in upper and in
@@ -183,6 +207,15 @@ mod tests {
             assert_eq!((found.username.as_deref(), found.password.as_deref()), (Some("u"), Some("p")), "{key}");
             assert_eq!(config.credentials("other.example"), None);
         }
+    }
+
+    #[test]
+    fn credentials_are_sent_in_the_alphabet_of_urls() {
+        let config = config(serde_json::json!({ "auths": { "r.example": { "username": "u", "password": "~?>~?>" } } }));
+        let header = config.credentials("r.example").unwrap().header().unwrap();
+        assert!(!header.contains(['+', '/']), "{header}");
+        let sent: serde_json::Value = serde_json::from_slice(&URL_SAFE.decode(header).unwrap()).unwrap();
+        assert_eq!(sent["password"], "~?>~?>");
     }
 
     #[test]

@@ -1,17 +1,18 @@
-//! How the Engine is reached: socket, TCP or TLS, the version that is spoken, and what a failed call means.
+//! How the Engine is reached: socket, TCP or TLS.
 
+use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
-use bollard::errors::Error;
-use bollard::{API_DEFAULT_VERSION, BollardRequest};
-use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
-use crate::engine::{ApiVersion, EngineError, EngineVersion};
+#[cfg(feature = "tls")]
+use crate::file::FileReader;
 
-/// Time limit of a call, up to its response's headers. An Engine under load takes its time to create a container.
-pub(super) const CALL_LIMIT: Duration = Duration::from_mins(2);
+/// Largest file with a key or certificates.
+#[cfg(feature = "tls")]
+const PEM_FILE: FileReader = FileReader::new(1 << 20);
 
 /// Where the Engine listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,121 +65,64 @@ impl FromStr for Host {
     }
 }
 
-/// A connection whose API version was agreed on.
-#[derive(Clone)]
-#[expect(clippy::disallowed_types, reason = "this is the adapter")]
-pub(super) struct Connection {
-    pub(super) client: bollard::Docker,
-    pub(super) version: EngineVersion,
-    /// The version that is spoken: the client library's newest, or the Engine's where that is older.
-    spoken: ApiVersion,
-}
-
-impl Connection {
-    /// Connects and agrees on a version.
-    pub(super) async fn open(host: &Host) -> Result<Self, EngineError> {
-        let call = "connect";
-        let client = dial(host).map_err(|error| failed(call, error))?;
-        let answer = client.version().await.map_err(|error| failed(call, error))?;
-        let engine = answer.version.unwrap_or_default();
-        let api = answer.api_version.unwrap_or_default();
-        let api: ApiVersion =
-            api.parse().map_err(|source| EngineError::Unavailable { call, source: Box::new(source) })?;
-        if api < ApiVersion::OLDEST {
-            return Err(EngineError::Call {
-                call,
-                status: 0,
-                message: format!(
-                    "Engine {engine} speaks API {api}; {} (Engine 20.10) or later is needed",
-                    ApiVersion::OLDEST
-                ),
-            });
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "{}", path.display()),
+            Self::Tcp { address, .. } => f.write_str(address),
         }
-        let ours = ApiVersion {
-            major: u16::try_from(API_DEFAULT_VERSION.major_version).unwrap_or(1),
-            minor: u16::try_from(API_DEFAULT_VERSION.minor_version).unwrap_or(u16::MAX),
-        };
-        let spoken = ours.min(api);
-        let client = client.with_request_modifier(move |request| prefixed(request, spoken));
-        Ok(Self { client, version: EngineVersion { engine, api }, spoken })
-    }
-
-    /// The same connection with another time limit.
-    #[expect(clippy::disallowed_types, reason = "this is the adapter")]
-    pub(super) fn within(&self, limit: Duration) -> bollard::Docker {
-        // The client truncates to whole seconds.
-        self.client.clone().with_timeout(limit + Duration::from_secs(1))
-    }
-
-    /// The same connection, sending `body` in place of what the next call would send.
-    ///
-    /// For requests with fields that the client library's types lack.
-    #[expect(clippy::disallowed_types, reason = "this is the adapter")]
-    pub(super) fn sending(&self, body: Bytes) -> bollard::Docker {
-        let spoken = self.spoken;
-        self.client.clone().with_request_modifier(move |request| {
-            let mut request = prefixed(request, spoken);
-            *request.body_mut() = bollard::body_full(body.clone());
-            request
-        })
     }
 }
 
-#[expect(clippy::disallowed_types, reason = "this is the adapter")]
-fn dial(host: &Host) -> Result<bollard::Docker, Error> {
-    let limit = CALL_LIMIT.as_secs();
+/// Bytes to and from the Engine.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+/// Opens a connection.
+pub(super) async fn dial(host: &Host) -> io::Result<Box<dyn Socket>> {
     match host {
-        Host::Unix(path) => bollard::Docker::connect_with_unix(&path.to_string_lossy(), limit, API_DEFAULT_VERSION),
-        Host::Tcp { address, tls: None } => bollard::Docker::connect_with_http(address, limit, API_DEFAULT_VERSION),
-        #[cfg(feature = "tls")]
-        Host::Tcp { address, tls: Some(files) } => {
-            bollard::Docker::connect_with_ssl(address, &files.key, &files.cert, &files.ca, limit, API_DEFAULT_VERSION)
-        }
-        #[cfg(not(feature = "tls"))]
-        Host::Tcp { tls: Some(_), .. } => {
-            Err(Error::UnsupportedURISchemeError { uri: "TLS to the Engine: built without the feature `tls`".into() })
+        Host::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        Host::Tcp { address, tls } => {
+            let socket = TcpStream::connect(address).await?;
+            socket.set_nodelay(true)?;
+            match tls {
+                None => Ok(Box::new(socket)),
+                Some(files) => secure(socket, address, files).await,
+            }
         }
     }
 }
 
-/// Puts the agreed version before the path, which bollard 0.21.1 leaves out: without it the Engine answers in its newest.
-fn prefixed(mut request: BollardRequest, version: ApiVersion) -> BollardRequest {
-    let mut parts = request.uri().clone().into_parts();
-    let path = parts.path_and_query.as_ref().map_or("/", |path| path.as_str());
-    if path.starts_with("/v1.") {
-        return request;
-    }
-    if let Ok(path) = format!("/v{version}{path}").parse() {
-        parts.path_and_query = Some(path);
-        if let Ok(uri) = parts.try_into() {
-            *request.uri_mut() = uri;
-        }
-    }
-    request
+/// TLS with our certificate. The Engine's is signed by the given one and by no other, as with Docker's own client.
+#[cfg(feature = "tls")]
+async fn secure(socket: TcpStream, address: &str, files: &TlsFiles) -> io::Result<Box<dyn Socket>> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+
+    let unreadable = |path: &std::path::Path, error: rustls::pki_types::pem::Error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
+    };
+    let bytes = |path: &std::path::Path| PEM_FILE.bytes(path).map_err(io::Error::other);
+    let certificates = |path: &std::path::Path| {
+        let all = CertificateDer::pem_slice_iter(&bytes(path)?).collect::<Result<Vec<_>, _>>();
+        all.map_err(|error| unreadable(path, error))
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(certificates(&files.ca)?);
+    let key = PrivateKeyDer::from_pem_slice(&bytes(&files.key)?).map_err(|error| unreadable(&files.key, error))?;
+    let config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(certificates(&files.cert)?, key)
+        .map_err(io::Error::other)?;
+    let name = address.rsplit_once(':').map_or(address, |(name, _)| name).trim_matches(['[', ']']);
+    let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+    Ok(Box::new(tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, socket).await?))
 }
 
-/// Sorts a client error by what a caller can do about it.
-pub(super) fn failed(call: &'static str, error: Error) -> EngineError {
-    match error {
-        Error::DockerResponseServerError { status_code: 404, message } => EngineError::NotFound { call, message },
-        Error::DockerResponseServerError { status_code: 409, message } => EngineError::Conflict { call, message },
-        // After an Engine was replaced by an older one: agree on a version again.
-        Error::DockerResponseServerError { status_code: 400, message } if message.contains("client version") => {
-            EngineError::Unavailable { call, source: message.into() }
-        }
-        // The words of a proxy before the socket: the Engine did not answer it, or not in the proxy's time.
-        Error::DockerResponseServerError { status_code: status @ (502 | 504), message } => {
-            EngineError::Unavailable { call, source: format!("proxy: {status} {message}").into() }
-        }
-        Error::DockerResponseServerError { status_code, message } => {
-            EngineError::Call { call, status: status_code, message }
-        }
-        Error::DockerStreamError { error } => EngineError::Call { call, status: 0, message: error },
-        Error::JsonDataError { message, .. } => {
-            EngineError::Call { call, status: 0, message: format!("unexpected answer: {message}") }
-        }
-        error => EngineError::Unavailable { call, source: Box::new(error) },
-    }
+#[cfg(not(feature = "tls"))]
+async fn secure(_: TcpStream, _: &str, _: &TlsFiles) -> io::Result<Box<dyn Socket>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "TLS to the Engine: built without the feature `tls`"))
 }
 
 #[cfg(test)]
@@ -193,26 +137,6 @@ mod tests {
             ["", "unix://", "unix://relative", "tcp://host", "tcp://host:port", "ssh://host:22", "/run/docker.sock"]
         {
             assert!(text.parse::<Host>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_refused_connection_is_unavailable_and_a_404_is_not_found() {
-        let gone = failed("x", Error::SocketNotFoundError("/run/docker.sock".into()));
-        assert!(matches!(gone, EngineError::Unavailable { .. }), "{gone}");
-        let missing =
-            failed("x", Error::DockerResponseServerError { status_code: 404, message: "No such image".into() });
-        assert!(matches!(missing, EngineError::NotFound { .. }), "{missing}");
-    }
-
-    #[test]
-    fn what_a_proxy_says_of_an_engine_that_does_not_answer_is_unavailable() {
-        let answer = |status_code| Error::DockerResponseServerError { status_code, message: String::new() };
-        for status in [502, 504] {
-            assert!(matches!(failed("x", answer(status)), EngineError::Unavailable { .. }), "{status}");
-        }
-        for status in [500, 503] {
-            assert!(matches!(failed("x", answer(status)), EngineError::Call { .. }), "{status}: the Engine's own");
         }
     }
 }

@@ -2,16 +2,19 @@
 
 use std::path::Path;
 
-use bollard::auth::DockerCredentials;
-use bollard::errors::Error;
-use bollard::query_parameters::CreateImageOptions;
-use futures::TryStreamExt;
+use serde::Deserialize;
 use tokio::time::{Duration, Instant, timeout};
 use tracing::{info, warn};
 
+use super::answer::{parsed, shortened};
 use super::client_config::{ClientConfig, host};
-use crate::engine::PullImage;
+use super::http::Request;
+use super::stream::Lines;
+use super::{CALL_LIMIT, Docker};
+use crate::engine::{EngineError, PullImage};
 use crate::report::Chain;
+
+const CALL: &str = "pull image";
 
 /// Time between two progress lines.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -27,24 +30,6 @@ fn registry<'a>(reference: &'a str, default: &'a str) -> &'a str {
     if is_host && !is_default { first } else { default }
 }
 
-/// Credentials for the registry of `reference`, from `config.json` in `folder`. None where it has none for it.
-#[expect(clippy::disallowed_types, reason = "this is the adapter")]
-pub(super) async fn credentials(
-    engine: &bollard::Docker,
-    folder: Option<&Path>,
-    reference: &str,
-) -> Option<DockerCredentials> {
-    let folder = folder?;
-    let default = match engine.info().await {
-        Ok(info) => info.index_server_address.unwrap_or_default(),
-        Err(error) => {
-            warn!(error = %Chain(&error), "default registry not known, pulling from it without credentials");
-            String::new()
-        }
-    };
-    ClientConfig::load(Some(folder)).credentials(registry(reference, &default))
-}
-
 /// Name and tag as the Engine takes them: a missing tag would pull them all.
 fn split(reference: &str) -> (String, Option<String>) {
     if reference.contains('@') {
@@ -56,43 +41,82 @@ fn split(reference: &str) -> (String, Option<String>) {
     }
 }
 
-/// Pulls an image and returns when the Engine has it.
-#[expect(clippy::disallowed_types, reason = "this is the adapter")]
-pub(super) async fn pull(
-    engine: &bollard::Docker,
-    image: &PullImage,
-    credentials: Option<DockerCredentials>,
-) -> Result<(), Error> {
-    let (name, tag) = split(&image.reference);
-    let options = CreateImageOptions {
-        from_image: Some(name),
-        tag,
-        platform: image.platform.clone().unwrap_or_default(),
-        ..CreateImageOptions::default()
-    };
-    info!(image = image.reference, "pulling image");
-    let mut progress = Box::pin(engine.create_image(Some(options), None, credentials));
-    let mut told = Instant::now();
-    loop {
-        let Ok(step) = timeout(SILENCE_LIMIT, progress.try_next()).await else {
-            let error = format!("no progress for {}", humantime::format_duration(SILENCE_LIMIT));
-            return Err(Error::DockerStreamError { error });
-        };
-        let Some(step) = step? else { break };
-        if told.elapsed() >= PROGRESS_EVERY {
-            told = Instant::now();
-            let (current, total) = step.progress_detail.map_or((None, None), |detail| (detail.current, detail.total));
-            info!(image = image.reference, layer = step.id, status = step.status, current, total, "pulling image");
-        }
+/// What the Engine knows of itself, as far as a pull needs it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Info {
+    index_server_address: String,
+}
+
+/// A line of a pull's progress.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Step {
+    id: Option<String>,
+    status: Option<String>,
+    progress_detail: Option<Detail>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Detail {
+    current: Option<i64>,
+    total: Option<i64>,
+}
+
+impl Docker {
+    /// The header with the credentials for the registry of `reference`; none where the client has none for it.
+    async fn registry_auth(&self, folder: Option<&Path>, reference: &str) -> Option<String> {
+        let folder = folder?;
+        let info = self.ask("ask the engine's settings", Request::get("/info"), CALL_LIMIT).await;
+        let Info { index_server_address: default } = info.unwrap_or_else(|error| {
+            warn!(error = %Chain(&error), "default registry not known, pulling from it without credentials");
+            Info::default()
+        });
+        ClientConfig::load(Some(folder)).credentials(registry(reference, &default))?.header()
     }
-    info!(image = image.reference, "pulled image");
-    Ok(())
+
+    /// Pulls an image and returns when the Engine has it.
+    pub(super) async fn pull(&self, image: &PullImage) -> Result<(), EngineError> {
+        let (name, tag) = split(&image.reference);
+        let mut request = Request::post("/images/create").query("fromImage", &name);
+        if let Some(tag) = tag {
+            request = request.query("tag", &tag);
+        }
+        if let Some(platform) = &image.platform {
+            request = request.query("platform", platform);
+        }
+        let request = request.registry_auth(self.registry_auth(self.client_config.as_deref(), &image.reference).await);
+        info!(image = image.reference, "pulling image");
+        let silent = |_| {
+            let message = format!("no progress for {}", humantime::format_duration(SILENCE_LIMIT));
+            EngineError::Call { call: CALL, status: 0, message }
+        };
+        let answer = timeout(SILENCE_LIMIT, self.send(CALL, &request)).await.map_err(silent)??;
+        let mut progress = Lines::new(answer);
+        let mut told = Instant::now();
+        loop {
+            let line = timeout(SILENCE_LIMIT, progress.next()).await.map_err(silent)?;
+            let Some(line) = line.map_err(|failure| self.failed(CALL, failure))? else { break };
+            let step: Step = parsed(CALL, &line)?;
+            if let Some(message) = step.error {
+                return Err(EngineError::Call { call: CALL, status: 0, message: shortened(&message) });
+            }
+            if told.elapsed() >= PROGRESS_EVERY {
+                told = Instant::now();
+                let Detail { current, total } = step.progress_detail.unwrap_or_default();
+                info!(image = image.reference, layer = step.id, status = step.status, current, total, "pulling image");
+            }
+        }
+        progress.finish().await;
+        info!(image = image.reference, "pulled image");
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     use super::*;
 
     #[test]
@@ -105,32 +129,6 @@ mod tests {
         assert_eq!(registry("b.example/x", default), "b.example");
         assert_eq!(registry("registry.example:5000/a/b:1", default), "registry.example:5000");
         assert_eq!(registry("registry.example/a", ""), "registry.example");
-    }
-
-    #[tokio::test(start_paused = true)]
-    #[expect(clippy::disallowed_types, reason = "this is the adapter")]
-    async fn a_pull_of_which_nothing_is_told_is_given_up() {
-        let path = std::env::temp_dir().join(format!("sense-pull-{}.sock", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        let listener = tokio::net::UnixListener::bind(&path).unwrap();
-        let silent = async {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
-            let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
-            socket.write_all(head).await.unwrap();
-            std::future::pending::<()>().await;
-        };
-        let engine =
-            bollard::Docker::connect_with_unix(&path.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION).unwrap();
-        let image = PullImage { reference: "redis:7".into(), platform: None };
-        let begun = Instant::now();
-        let pulled = tokio::select! {
-            pulled = pull(&engine, &image, None) => pulled,
-            () = silent => unreachable!("it is silent for ever"),
-        };
-        std::fs::remove_file(&path).unwrap();
-        assert!(matches!(pulled, Err(Error::DockerStreamError { .. })), "{pulled:?}");
-        assert!(begun.elapsed() >= SILENCE_LIMIT, "{:?}", begun.elapsed());
     }
 
     #[test]

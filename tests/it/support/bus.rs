@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sense_orchestrator::bus::subscription::{Feed, subscription};
-use sense_orchestrator::bus::{Bus, BusError, Connection, Subscription};
+use sense_orchestrator::bus::{
+    Bus, BusError, Call, Connection, LONGEST_VALUE, Refusals, Subscription, Unreadable, Value as Found,
+};
+use sense_orchestrator::message::OwnNames;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -30,7 +33,10 @@ struct State {
     published: Vec<(String, String)>,
     reads: Vec<String>,
     generation: u64,
+    heartbeats: u32,
     refuse: Option<&'static str>,
+    refusals: Refusals,
+    lose_answers: bool,
 }
 
 impl State {
@@ -48,6 +54,26 @@ impl State {
         }
     }
 
+    fn find(&mut self, key: &str) -> Found {
+        match self.live(key).map(|entry| &entry.value) {
+            None => Found::Absent,
+            Some(Stored::Text(text)) if text.len() > LONGEST_VALUE => {
+                Found::Unreadable(Unreadable::TooLong { bytes: text.len() as u64 })
+            }
+            Some(Stored::Text(text)) => Found::Text(text.clone()),
+            Some(Stored::List(_)) => {
+                self.refusals.refused(Call { name: "STRLEN", key: Some(key), writes: false }, "WRONGTYPE");
+                Found::Unreadable(Unreadable::NotText)
+            }
+        }
+    }
+
+    fn subscribers(&mut self, channel: &str) -> u64 {
+        self.feeds.retain(|feed| !feed.is_orphan());
+        let of = self.feeds.iter().filter(|feed| feed.channels().iter().any(|name| name.as_ref() == channel));
+        u64::try_from(of.count()).unwrap()
+    }
+
     fn deliver(&mut self, channel: &str, payload: &[u8]) -> u64 {
         self.published.push((channel.to_owned(), String::from_utf8_lossy(payload).into_owned()));
         self.feeds.retain(|feed| !feed.is_orphan());
@@ -62,13 +88,19 @@ impl State {
 pub(crate) struct FakeBus {
     state: Mutex<State>,
     connection: watch::Sender<Connection>,
+    names: OwnNames,
 }
 
 impl FakeBus {
     /// An empty Redis with a connection that stands.
     pub(crate) fn new() -> Arc<Self> {
+        Self::with_prefix("")
+    }
+
+    /// The same for a daemon whose own names begin with a prefix.
+    pub(crate) fn with_prefix(prefix: &str) -> Arc<Self> {
         let connection = watch::Sender::new(Connection::Down { reason: "not connected yet".into() });
-        let bus = Self { state: Mutex::default(), connection };
+        let bus = Self { state: Mutex::default(), connection, names: OwnNames::new(prefix) };
         bus.come_back();
         Arc::new(bus)
     }
@@ -100,6 +132,16 @@ impl FakeBus {
     /// Refuses all calls of one command from now on, or none.
     pub(crate) fn refuse(&self, call: Option<&'static str>) {
         self.state().refuse = call;
+    }
+
+    /// Carries out the next publish and breaks the connection before its answer.
+    pub(crate) fn lose_the_next_answer(&self) {
+        self.state().lose_answers = true;
+    }
+
+    /// Sets a key from outside to any text.
+    pub(crate) fn put_text(&self, key: &str, text: &str) {
+        self.state().keys.insert(key.into(), Entry { value: Stored::Text(text.into()), expires: None });
     }
 
     /// Sets a key from outside.
@@ -143,24 +185,53 @@ impl FakeBus {
         on_channel.map(|(_, payload)| serde_json::from_str(payload).expect("the message is JSON")).collect()
     }
 
+    /// How many messages were published so far.
+    pub(crate) fn count_published(&self) -> usize {
+        self.state().published.len()
+    }
+
     /// The keys that were read since this was last asked.
     pub(crate) fn reads(&self) -> Vec<String> {
         std::mem::take(&mut self.state().reads)
+    }
+
+    /// How often the connection was tried so far.
+    pub(crate) fn heartbeats(&self) -> u32 {
+        self.state().heartbeats
     }
 
     fn call(&self, call: &'static str) -> Result<MutexGuard<'_, State>, BusError> {
         if !self.connection.borrow().is_up() {
             return Err(BusError::Unavailable { source: "gone".into() });
         }
-        let state = self.state();
+        let mut state = self.state();
+        let about = Call { name: call, key: None, writes: matches!(call, "SET" | "LPUSH") };
         match state.refuse {
-            Some(refused) if refused == call => Err(BusError::Refused { call, source: "refused by the test".into() }),
-            _ => Ok(state),
+            Some(refused) if refused == call => {
+                state.refusals.refused(about, "OOM refused by the test");
+                Err(BusError::Refused { call, source: "refused by the test".into() })
+            }
+            _ => {
+                state.refusals.accepted(about);
+                Ok(state)
+            }
         }
     }
 }
 
 impl Bus for FakeBus {
+    fn names(&self) -> &OwnNames {
+        &self.names
+    }
+
+    fn refusals(&self) -> watch::Receiver<Vec<String>> {
+        self.state().refusals.watch()
+    }
+
+    async fn subscribers(&self, channel: &str) -> Result<u64, BusError> {
+        Ok(self.call("PUBSUB")?.subscribers(channel))
+    }
+
     fn connection(&self) -> watch::Receiver<Connection> {
         self.connection.subscribe()
     }
@@ -176,16 +247,24 @@ impl Bus for FakeBus {
     }
 
     async fn publish(&self, channel: &str, payload: &str) -> Result<u64, BusError> {
-        Ok(self.call("PUBLISH")?.deliver(channel, payload.as_bytes()))
+        let mut state = self.call("PUBLISH")?;
+        let received = state.deliver(channel, payload.as_bytes());
+        let lost = std::mem::take(&mut state.lose_answers);
+        drop(state);
+        if lost {
+            self.go_down();
+            return Err(BusError::Unavailable { source: "gone".into() });
+        }
+        Ok(received)
     }
 
-    async fn get(&self, keys: &[String]) -> Result<Vec<Option<String>>, BusError> {
+    async fn read(&self, keys: &[String]) -> Result<Vec<Found>, BusError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
         let mut state = self.call("MGET")?;
         state.reads.extend_from_slice(keys);
-        Ok(keys.iter().map(|key| state.text(key)).collect())
+        Ok(keys.iter().map(|key| state.find(key)).collect())
     }
 
     async fn set(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<(), BusError> {
@@ -210,6 +289,7 @@ impl Bus for FakeBus {
         let mut state = self.call("DEL")?;
         for key in keys {
             state.keys.remove(key);
+            state.refusals.accepted(Call { name: "DEL", key: Some(key), writes: false });
         }
         Ok(())
     }
@@ -229,6 +309,7 @@ impl Bus for FakeBus {
     }
 
     async fn heartbeat(&self) -> Result<(), BusError> {
-        self.call("PING").map(drop)
+        self.call("PING")?.heartbeats += 1;
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bollard::query_parameters::CreateImageOptions;
+use bollard_client::query_parameters::CreateImageOptions;
 use futures::TryStreamExt;
 use sense_orchestrator::engine::docker::{Docker, Host};
 
@@ -35,18 +35,18 @@ pub(crate) async fn engine() -> Option<Arc<Docker>> {
 }
 
 /// A client of its own, to look at the Engine past the code under test.
-#[expect(clippy::disallowed_types, reason = "tests look at the Engine past the adapter")]
-pub(crate) fn client(host: &Host) -> Result<bollard::Docker, bollard::errors::Error> {
+pub(crate) fn client(host: &Host) -> Result<bollard_client::Docker, bollard_client::errors::Error> {
     match host {
         Host::Unix(path) => {
-            bollard::Docker::connect_with_unix(&path.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION)
+            bollard_client::Docker::connect_with_unix(&path.to_string_lossy(), 60, bollard_client::API_DEFAULT_VERSION)
         }
-        Host::Tcp { address, .. } => bollard::Docker::connect_with_http(address, 60, bollard::API_DEFAULT_VERSION),
+        Host::Tcp { address, .. } => {
+            bollard_client::Docker::connect_with_http(address, 60, bollard_client::API_DEFAULT_VERSION)
+        }
     }
 }
 
-#[expect(clippy::disallowed_types, reason = "tests look at the Engine past the adapter")]
-async fn ensure_image(client: &bollard::Docker) {
+async fn ensure_image(client: &bollard_client::Docker) {
     if client.inspect_image(IMAGE).await.is_ok() {
         return;
     }
@@ -82,7 +82,7 @@ async fn ensure_image(client: &bollard::Docker) {
         ..CreateImageOptions::default()
     };
     client
-        .create_image(Some(options), Some(bollard::body_full(archive.into())), None)
+        .create_image(Some(options), Some(bollard_client::body_full(archive.into())), None)
         .try_collect::<Vec<_>>()
         .await
         .expect("the engine imports an image");

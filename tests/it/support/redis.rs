@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sense_orchestrator::bus::redis::{Address, Endpoint, RedisBus};
+use sense_orchestrator::message::OwnNames;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::UnixStream;
@@ -127,7 +128,7 @@ pub(crate) struct RunningBus {
 
 impl RunningBus {
     pub(crate) fn on(address: &Address) -> Self {
-        let bus = Arc::new(RedisBus::new(address).expect("the address is usable"));
+        let bus = Arc::new(RedisBus::new(address, OwnNames::default()).expect("the address is usable"));
         let stop = CancellationToken::new();
         let run = tokio::spawn({
             let (bus, stop) = (Arc::clone(&bus), stop.clone());

@@ -1,18 +1,17 @@
 //! The reference stack on both fakes: its Compose file, the preset, and the dispatcher, seeder and monitor that a test wants.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use sense_orchestrator::action::Allowed;
+use sense_orchestrator::action::permission::Permissions;
 use sense_orchestrator::backend::compose::{ComposeBackend, ComposeOptions};
 use sense_orchestrator::bus::{Bus, Event};
 use sense_orchestrator::compose;
-use sense_orchestrator::dispatcher::{self, Lifetime, Outputs, Scheduled};
+use sense_orchestrator::dispatcher::{self, Lifetime, Outputs, PollServices, Scheduled};
 use sense_orchestrator::monitor;
-use sense_orchestrator::names::ServiceName;
 use sense_orchestrator::projects::Projects;
 use sense_orchestrator::report::Problems;
 use sense_orchestrator::runner::{Runner, RunnerOptions, RunnerStages, ServiceOptions};
@@ -124,23 +123,8 @@ impl<B: Bus> Stack<B> {
         std::fs::write(folder.join("compose.yaml"), COMPOSE).unwrap();
         let engine = FakeEngine::new();
         let (intake, abort) = (CancellationToken::new(), CancellationToken::new());
-        let projects = Projects::open(compose::Options { working_dir: folder.clone(), ..Default::default() }).unwrap();
-        let limit = Duration::from_mins(1);
-        let options = RunnerOptions {
-            default: ServiceOptions {
-                limit,
-                proof: None,
-                environment: BTreeMap::new(),
-                profile: None,
-                recreate_dependencies: false,
-            },
-            services: BTreeMap::new(),
-            tail: 64 * 1024,
-        };
         let stages = RunnerStages { intake: intake.clone(), abort: abort.clone() };
-        let projects = Arc::new(projects);
-        let backend = ComposeBackend::new(Arc::clone(&engine), Arc::clone(&projects), ComposeOptions::default());
-        let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, stages, events());
+        let runner = runner(&engine, &bus, &folder, stages);
         let intervals = watch::Sender::new(Arc::new(settings.intervals()));
         Self {
             engine,
@@ -157,6 +141,17 @@ impl<B: Bus> Stack<B> {
         }
     }
 
+    /// Adds services to the Compose file.
+    pub(crate) fn add_services(&self, services: &str) {
+        std::fs::write(self.folder.join("compose.yaml"), format!("{COMPOSE}{services}")).unwrap();
+    }
+
+    /// A runner that knows nothing of ours, as a second daemon has.
+    pub(crate) fn other_runner(&self) -> Runner<ComposeBackend<FakeEngine>, B> {
+        let stages = RunnerStages { intake: self.intake.clone(), abort: self.abort.clone() };
+        runner(&self.engine, &self.bus, &self.folder, stages)
+    }
+
     pub(crate) fn start_dispatcher(&self) -> tokio::task::JoinHandle<()> {
         self.start_dispatcher_with(|_| {})
     }
@@ -165,22 +160,22 @@ impl<B: Bus> Stack<B> {
         &self,
         change: impl FnOnce(&mut dispatcher::Options),
     ) -> tokio::task::JoinHandle<()> {
-        let sources = ["tailscale", "pihole", "system", "aranet4", "weather", "camera"];
-        let operate: BTreeSet<ServiceName> =
-            sources.iter().map(|source| format!("source-{source}").parse().unwrap()).collect();
-        let mut restart = operate.clone();
-        restart.insert("web-gateway".parse().unwrap());
-        let allowed = Allowed { operate, restart };
-        let schedule = self.settings.intervals().into_iter().map(|(service, default)| {
+        let commands = &self.settings.commands;
+        let permissions = Permissions {
+            profiles: commands.profiles.iter().cloned().collect(),
+            deny: commands.deny.iter().cloned().collect(),
+            own: Some("orchestrator".parse().unwrap()),
+        };
+        let scheduled = self.settings.intervals().into_iter().map(|(service, default)| {
             let key = self.settings.service(&service).schedule_key.to_owned();
-            (service, Scheduled { key, default })
+            (service, Scheduled { key, default, by_settings: true })
         });
+        let on_command = ["source-camera".parse().unwrap()].into();
         let mut options = dispatcher::Options {
             actions: self.settings.actions.clone(),
             reactions: self.settings.reactions.clone(),
             config_changes: self.settings.config_changes.clone(),
-            allowed: Box::new(move || allowed.clone()),
-            schedule: schedule.collect(),
+            services: PollServices { scheduled: scheduled.collect(), on_command, permissions },
             max_in_flight: self.settings.commands.max_in_flight,
             reply_ttl: self.settings.commands.reply_ttl,
         };
@@ -222,8 +217,27 @@ impl<B: Bus> Stack<B> {
 
     /// The interval of a service, in seconds; none while it is paused.
     pub(crate) fn every(&self, service: &str) -> Option<u64> {
-        self.intervals.borrow()[service].map(|every| every.as_duration().as_secs())
+        let every = self.intervals.borrow().get(service).copied().flatten();
+        every.map(|every| every.as_duration().as_secs())
     }
+}
+
+fn runner<B: Bus>(
+    engine: &Arc<FakeEngine>,
+    bus: &Arc<B>,
+    folder: &Path,
+    stages: RunnerStages,
+) -> Runner<ComposeBackend<FakeEngine>, B> {
+    let compose = compose::Options { working_dir: folder.to_owned(), ..Default::default() };
+    let projects = Arc::new(Projects::open(compose).unwrap());
+    let limit = Duration::from_mins(1);
+    let options = RunnerOptions {
+        default: ServiceOptions { limit, proof: None, environment: BTreeMap::new(), profile: None, recreate_dependencies: false },
+        services: BTreeMap::new(),
+        tail: 64 * 1024,
+    };
+    let backend = ComposeBackend::new(Arc::clone(engine), Arc::clone(&projects), ComposeOptions::default());
+    Runner::new(Arc::new(backend), Arc::clone(bus), projects, options, stages, events())
 }
 
 impl<B: Bus> Drop for Stack<B> {

@@ -119,7 +119,7 @@ impl Stack {
     pub(crate) async fn run_with(&self, service: &str, environment: &[(&str, &str)]) -> Result<RunReport, RunError> {
         let environment = environment.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
         let (service, trigger, results) = (name(service), Trigger::Schedule, Vec::new());
-        self.runner.run(RunRequest { service, trigger, environment, results }).await
+        self.runner.run(RunRequest { service, trigger, environment, results, wait_for_turn: Duration::ZERO }).await
     }
 }
 

@@ -1,0 +1,68 @@
+//! The ledger as the settings describe it, and the lock of its directory.
+
+use anyhow::Context;
+use tracing::warn;
+
+use super::Failed;
+use crate::ledger::file::{self, Lock, LockError};
+use crate::ledger::{Ledger, Limits};
+use crate::report::Chain;
+use crate::settings::Settings;
+
+/// Bytes of all records on the disk.
+const BYTES: u64 = 16 * 1024 * 1024;
+
+/// The ledger, and the lock that is held as long as it is used.
+pub(super) struct Memory {
+    pub(super) ledger: Ledger,
+    _lock: Option<Lock>,
+}
+
+/// Opens the ledger. A directory that cannot be used stops nothing; one that another daemon uses does.
+pub(super) async fn open(settings: &Settings) -> Result<Memory, Failed> {
+    let limits = Limits { records: settings.runs.keep, age: settings.runs.keep_for, bytes: BYTES };
+    let Some(directory) = &settings.state.dir else {
+        return Ok(Memory { ledger: Ledger::in_memory(limits), _lock: None });
+    };
+    let lock = match Lock::acquire(directory) {
+        Ok(lock) => Some(lock),
+        Err(error @ LockError::Held { .. }) => return Err(Failed::Other(error.into())),
+        Err(error @ LockError::Io { .. }) => {
+            warn!(error = %Chain(&error), "state directory not locked");
+            None
+        }
+    };
+    let ledger = file::open(directory, limits).await.context("cannot start the ledger's thread")?;
+    Ok(Memory { ledger, _lock: lock })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Argument, Sources};
+
+    fn settings(directory: &str) -> Settings {
+        let argument = Argument { option: "--state", key: "state.dir", values: vec![directory.to_owned()] };
+        Settings::load(&Sources { arguments: vec![argument], ..Sources::default() }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_second_daemon_on_the_same_directory_is_told_who_has_it() {
+        let directory = std::env::temp_dir().join(format!("sense-memory-{}", std::process::id()));
+        let settings = settings(directory.to_str().unwrap());
+        let first = open(&settings).await.ok().unwrap();
+        let Err(Failed::Other(error)) = open(&settings).await else { panic!("it was opened twice") };
+        assert!(error.to_string().starts_with("another daemon uses "), "{error}");
+        drop(first);
+        assert!(open(&settings).await.is_ok());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_cannot_be_used_stops_nothing() {
+        let memory = open(&settings("/dev/null/state")).await.ok().unwrap();
+        let status = memory.ledger.status().borrow().to_string();
+        assert!(status.starts_with("set aside, in memory: "), "{status}");
+        assert!(open(&settings("")).await.is_ok());
+    }
+}

@@ -1,0 +1,91 @@
+//! Reads values with their sizes asked first, so that no large one is fetched.
+
+use fred::prelude::KeysInterface;
+use fred::types::Value as FredValue;
+use futures::future::join_all;
+
+use super::{LONGEST_ANSWER, RedisBus};
+use crate::bus::{BusError, Call, LONGEST_VALUE, Unreadable, Value};
+
+/// Most bytes of values that are fetched together: less than an answer may have.
+const FETCHED: u64 = LONGEST_ANSWER as u64 / 2;
+
+impl RedisBus {
+    /// What is at keys, in their order.
+    pub(super) async fn read_bounded(&self, keys: &[String]) -> Result<Vec<Value>, BusError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut values: Vec<Value> = Vec::with_capacity(keys.len());
+        let mut fetched = Vec::new();
+        let (mut together, mut bytes) = (Vec::new(), 0);
+        for (key, size) in keys.iter().zip(self.sizes(keys).await?) {
+            let size = match size {
+                Ok(size) => size,
+                Err(unreadable) => {
+                    values.push(Value::Unreadable(unreadable));
+                    continue;
+                }
+            };
+            values.push(Value::Absent);
+            if bytes + size > FETCHED {
+                fetched.extend(self.fetch(std::mem::take(&mut together)).await?);
+                bytes = 0;
+            }
+            together.push(key.clone());
+            bytes += size;
+        }
+        if !together.is_empty() {
+            fetched.extend(self.fetch(together).await?);
+        }
+        let readable = values.iter_mut().filter(|value| matches!(value, Value::Absent));
+        for (value, fetched) in readable.zip(fetched) {
+            *value = fetched;
+        }
+        Ok(values)
+    }
+
+    /// What may be fetched of each key: its size, or why not.
+    async fn sizes(&self, keys: &[String]) -> Result<Vec<Result<u64, Unreadable>>, BusError> {
+        let client = self.0.client()?;
+        let asked = join_all(keys.iter().map(|key| client.strlen::<u64, _>(key.clone()))).await;
+        let sizes = keys.iter().zip(asked).map(|(key, size)| {
+            let call = Call { name: "STRLEN", key: Some(key), writes: false };
+            match size {
+                Ok(bytes) if bytes > LONGEST_VALUE as u64 => Ok(Err(Unreadable::TooLong { bytes })),
+                Ok(bytes) => {
+                    self.0.refusals().accepted(call);
+                    Ok(Ok(bytes))
+                }
+                Err(error) => {
+                    let wrong_type = error.details().starts_with("WRONGTYPE");
+                    let failed = self.0.failed(call, &error);
+                    if wrong_type { Ok(Err(Unreadable::NotText)) } else { Err(failed) }
+                }
+            }
+        });
+        sizes.collect()
+    }
+
+    async fn fetch(&self, keys: Vec<String>) -> Result<Vec<Value>, BusError> {
+        let call = Call { name: "MGET", key: None, writes: false };
+        let values: FredValue = self.call(call, |client| async move { client.mget(keys).await }).await?;
+        let values = match values {
+            FredValue::Array(values) => values,
+            single => vec![single],
+        };
+        Ok(values.into_iter().map(value).collect())
+    }
+}
+
+/// A value as it was fetched; it may have grown since its size was asked for.
+fn value(fetched: FredValue) -> Value {
+    if fetched.is_null() {
+        return Value::Absent;
+    }
+    match fetched.into_string() {
+        Some(text) if text.len() <= LONGEST_VALUE => Value::Text(text),
+        Some(text) => Value::Unreadable(Unreadable::TooLong { bytes: text.len() as u64 }),
+        None => Value::Unreadable(Unreadable::NotText),
+    }
+}
