@@ -133,6 +133,7 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
             proof: service.status.filter(|_| service.check_output).cloned(),
             environment: service.env.cloned().unwrap_or_default(),
             profile: service.profile.map(str::to_owned),
+            recreate_dependencies: service.recreate_dependencies,
         };
         (name.clone(), options)
     });
@@ -142,6 +143,7 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
             proof: None,
             environment: BTreeMap::new(),
             profile: None,
+            recreate_dependencies: false,
         },
         services: services.collect(),
         tail: settings.runs.tail,
@@ -180,7 +182,8 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let mut supervisor = Supervisor::new();
     let stages = supervisor.stages();
     let runner_stages = RunnerStages { intake: stages.intake.clone(), abort: stages.abort.clone() };
-    let backend = ComposeBackend::new(engine, Arc::clone(&projects), compose_options(&settings.docker, dialect));
+    let backend = ComposeBackend::new(engine, Arc::clone(&projects), compose_options(&settings.docker, dialect))
+        .tracked_by(supervisor.work());
     let options = runner_options(&settings);
     let events = Events::new(vec![Box::new(log::Log)]);
     let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages, events.clone());

@@ -17,7 +17,7 @@ use crate::compose::LoadErrors;
 use crate::compose::project::Project;
 use crate::engine::EngineError;
 use crate::names::{ProjectName, RunId, ServiceName};
-use crate::plan::{Plan, PlanError};
+use crate::plan::{Graph, PlanError};
 use crate::projects::FileError;
 use crate::spec::Slug;
 
@@ -62,6 +62,17 @@ impl Due {
     }
 }
 
+/// What is to be brought up.
+#[derive(Debug, Clone, Copy)]
+pub struct UpSpec<'a> {
+    /// The service and what it depends on.
+    pub project: &'a Project,
+    /// Which of its services.
+    pub service: &'a ServiceName,
+    /// Whether its dependencies, too, are recreated where they run and differ from their files.
+    pub recreate_dependencies: bool,
+}
+
 /// When a run has to end.
 #[derive(Debug, Clone)]
 pub struct Bounds {
@@ -90,7 +101,7 @@ pub enum NotStarted {
 
 impl From<Failure> for NotStarted {
     fn from(failure: Failure) -> Self {
-        if matches!(failure, Failure::TooLate(_) | Failure::NotReady { .. }) {
+        if matches!(failure, Failure::TooLate(_) | Failure::NotReady { .. } | Failure::Waiting { .. }) {
             Self::TimedOut(failure)
         } else {
             Self::Failed(failure)
@@ -147,7 +158,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Asks for the project's containers, to see whether there is an answer.
     fn ping(&self, project: &ProjectName) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Brings up what the service depends on, then creates and starts its run.
+    /// Brings up what the service depends on, then creates and starts its run. What runs is left as it is.
     ///
     /// The deadline moves by what pulling images takes. A run whose creation was asked for is returned also where it
     /// failed: [`Backend::finish`] says how.
@@ -173,14 +184,10 @@ pub trait Backend: Send + Sync + 'static {
         service: Option<&ServiceName>,
     ) -> impl Future<Output = Result<Vec<FoundRun<Self::Run>>, Failure>> + Send;
 
-    /// Brings a service and its dependencies up: what is missing is created, what differs recreated, what is stopped
-    /// started. Returns once it is started; its own health is not waited for.
-    fn up(
-        &self,
-        project: &Project,
-        service: &ServiceName,
-        abort: &CancellationToken,
-    ) -> impl Future<Output = Result<(), NotStarted>> + Send;
+    /// Brings a service and its dependencies up: what is missing is created, what is stopped started, and the service is
+    /// recreated where it differs. Returns once it is started; its own health is not waited for. What was begun is finished
+    /// also where nobody waits for it any more.
+    fn up(&self, spec: UpSpec<'_>, abort: &CancellationToken) -> impl Future<Output = Result<(), NotStarted>> + Send;
 
     /// Stops the service's own containers, each with its grace period; false where it left them running because one was
     /// started after the moment `before`.
@@ -200,7 +207,7 @@ pub trait Backend: Send + Sync + 'static {
     -> impl Future<Output = Result<bool, Failure>> + Send;
 
     /// The calls that a run would make now, up to the start of its container. Nothing is changed.
-    fn dry_run(&self, spec: RunSpec<'_>) -> impl Future<Output = Result<Plan, Failure>> + Send;
+    fn dry_run(&self, spec: RunSpec<'_>) -> impl Future<Output = Result<Graph, Failure>> + Send;
 }
 
 /// What went wrong while a service was prepared, run, started or stopped.
@@ -259,6 +266,14 @@ pub enum Failure {
     /// The time limit was reached before the container was started.
     #[error("not started within {}", humantime::format_duration(*.0))]
     TooLate(Duration),
+    /// The time limit was reached while something was in the way.
+    #[error("not started within {}: waits for {what}", humantime::format_duration(*.limit))]
+    Waiting {
+        /// The time limit.
+        limit: Duration,
+        /// What was waited for, and what is done to it.
+        what: String,
+    },
     /// A dependency was not ready when the time limit was reached.
     #[error("dependency {dependency} not ready within {}", humantime::format_duration(*.limit))]
     NotReady {

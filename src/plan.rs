@@ -1,7 +1,8 @@
 //! Decisions about the Engine's objects as data: each step is one Engine call and says its cause.
 //!
-//! Plans are made for one thing at a time, from what was observed just before: networks, volumes and images first, then
-//! each service in dependency order. Containers are named, so that a step can speak of what an earlier one creates.
+//! [`arrange`] makes one [`Graph`] of all that a run or a start needs, from what was observed once: stages, each for one
+//! network, volume or service, and which stages each waits for. What does not wait can be carried out together.
+//! Containers are named, so that a step can speak of what an earlier one creates.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +14,9 @@ use crate::request::{ExecCommand, PullImage, RemoveContainer};
 use crate::spec::files::CopiedFile;
 use crate::spec::{CreateContainer, NetworkBody, SpecError};
 
+mod arrange;
 mod converge;
+mod graph;
 mod images;
 mod lifecycle;
 mod observe;
@@ -21,7 +24,9 @@ mod order;
 mod resources;
 mod wait;
 
-pub use converge::{Convergence, Recreate, converge};
+pub use arrange::{Seen, Wanted, arrange, needs_containers};
+pub use converge::{Convergence, converge};
+pub use graph::{Graph, Node, Stage};
 pub use images::{ImageSeen, ensure_images};
 pub use lifecycle::{DEFAULT_GRACE, grace, run_one_off, start, stop};
 pub use observe::{Container, NetworkSeen, Stack, State, VolumeSeen};
@@ -171,8 +176,6 @@ pub enum Cause {
         /// Key of the volume.
         volume: String,
     },
-    /// Recreation was asked for.
-    Forced,
     /// The step belongs to the recreation of that container.
     Replaces {
         /// Name of the old container.
@@ -220,7 +223,6 @@ impl fmt::Display for Cause {
             Self::ImageChanged => f.write_str("image changed"),
             Self::NetworkMissing { network } => write!(f, "not connected to network {network}"),
             Self::VolumeMissing { volume } => write!(f, "volume {volume} not mounted"),
-            Self::Forced => f.write_str("recreation forced"),
             Self::Replaces { container } => write!(f, "replaces {container}"),
             Self::TooMany => f.write_str("more than the replicas wanted"),
             Self::Recreated { dependency } => write!(f, "{dependency} is recreated"),
@@ -256,6 +258,60 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What Compose would warn of: nothing is done about it.
     pub warnings: Vec<String>,
+    /// What differs and was left as it is, because it runs.
+    pub left: Vec<Difference>,
+}
+
+/// What is not as the files say, and stays so because it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// A service's container.
+    Service {
+        /// The service.
+        service: ServiceName,
+        /// Why it would be recreated.
+        cause: Cause,
+    },
+    /// A network that a running container uses.
+    Network {
+        /// Engine name.
+        network: String,
+    },
+}
+
+impl Difference {
+    /// What differs.
+    #[must_use]
+    pub fn object(&self) -> String {
+        match self {
+            Self::Service { service, .. } => format!("service {service}"),
+            Self::Network { network } => format!("network {network}"),
+        }
+    }
+
+    /// In what it differs.
+    #[must_use]
+    pub fn what(&self) -> String {
+        match self {
+            Self::Service { cause, .. } => cause.to_string(),
+            Self::Network { .. } => Cause::ConfigurationChanged.to_string(),
+        }
+    }
+
+    /// What makes it as the files say.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Service { service, .. } => format!("start_service {service}, or docker compose up -d {service}"),
+            Self::Network { .. } => "docker compose up -d".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.object(), self.what())
+    }
 }
 
 impl Plan {
@@ -267,12 +323,6 @@ impl Plan {
 
     fn push(&mut self, call: Call, cause: Cause) {
         self.steps.push(Step { call, cause });
-    }
-
-    /// Takes over the other plan's steps and warnings, after its own.
-    pub fn append(&mut self, other: Plan) {
-        self.steps.extend(other.steps);
-        self.warnings.extend(other.warnings);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::backend::{Backend, Bounds, Failure, RunSpec};
 use crate::bus::Bus;
 use crate::names::{RunId, ServiceName, SourceId};
 use crate::observer::Events;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Graph};
 use crate::projects::Projects;
 use crate::report::Trigger;
 use crate::spec::Slug;
@@ -45,6 +45,8 @@ pub struct ServiceOptions {
     pub environment: BTreeMap<String, String>,
     /// A Compose profile that is active for it, besides its own.
     pub profile: Option<String>,
+    /// Its dependencies, too, are recreated where they run and differ, when it is started.
+    pub recreate_dependencies: bool,
 }
 
 /// How services are run.
@@ -228,7 +230,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// # Errors
     ///
     /// What would fail the run before its container is there: the files, the Engine, or a plan that cannot be made.
-    pub async fn dry_run(&self, service: &ServiceName) -> Result<Plan, Failure> {
+    pub async fn dry_run(&self, service: &ServiceName) -> Result<Graph, Failure> {
         let inner = &self.inner;
         let own = inner.options.service(service);
         let project = &inner.projects.select(service, own.profile.as_deref()).map_err(Failure::Project)?;

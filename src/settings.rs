@@ -135,6 +135,8 @@ pub struct ServiceSettings<'a> {
     pub env: Option<&'a BTreeMap<String, String>>,
     /// Whether a run that did not refresh [`ServiceSettings::status`] has failed.
     pub check_output: bool,
+    /// Whether a start recreates its dependencies, too, where they run and differ.
+    pub recreate_dependencies: bool,
 }
 
 /// The whole of the settings as they are written.
@@ -194,6 +196,7 @@ impl Settings {
             profile: own.and_then(|own| own.profile.as_deref()),
             env: own.map(|own| &own.env.0),
             check_output: own.is_some_and(|own| own.check_output),
+            recreate_dependencies: own.is_some_and(|own| own.recreate_dependencies),
         }
     }
 

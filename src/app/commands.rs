@@ -114,8 +114,11 @@ async fn print_plan(
             for warning in &plan.warnings {
                 let _ = writeln!(text, "  warning: {warning}");
             }
-            for step in &plan.steps {
-                let _ = writeln!(text, "  {step}");
+            for difference in &plan.left {
+                let _ = writeln!(text, "  left as it is: {difference}; {} applies it", difference.remedy());
+            }
+            for line in plan.to_string().lines() {
+                let _ = writeln!(text, "  {line}");
             }
         }
         Err(failure) => {

@@ -1,27 +1,32 @@
 //! Containers of one Engine, as `docker compose run`, `up -d` and `stop` make and stop them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::{Backend, Bounds, Failure, Finished, FoundRun, NotStarted, RunSpec};
+use super::{Backend, Bounds, Failure, Finished, FoundRun, NotStarted, RunSpec, UpSpec};
 use crate::clock::Timestamp;
 use crate::compose::project::Project;
 use crate::engine::Engine;
 use crate::names::{ProjectName, ServiceName};
-use crate::plan::{Plan, State};
+use crate::plan::{Graph, State};
 use crate::projects::Projects;
 use crate::spec::Dialect;
 
-mod dry_run;
+mod carry;
+mod decide;
 mod execute;
 mod one_off;
-mod prepare;
+mod ready;
 mod run;
 mod services;
+mod turns;
 
 pub use one_off::OneOffRun;
+
+use turns::Turns;
 
 /// How containers are written.
 #[derive(Debug, Clone, Default)]
@@ -34,19 +39,43 @@ pub struct ComposeOptions {
     pub registry_config: Option<String>,
 }
 
-/// The containers of a Compose project on one Engine.
+/// The containers of a Compose project on one Engine. A clone is the same backend.
 pub struct ComposeBackend<E> {
     engine: Arc<E>,
     projects: Arc<Projects>,
-    options: ComposeOptions,
-    /// Held while networks, volumes and dependencies are made: two runs must not make the same ones.
-    preparation: tokio::sync::Mutex<()>,
+    options: Arc<ComposeOptions>,
+    /// Who works on what.
+    turns: Arc<Turns>,
+    /// What was told of each object that differs from its files.
+    warned: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Where work goes on that has to be finished whoever asked for it.
+    work: TaskTracker,
+}
+
+impl<E> Clone for ComposeBackend<E> {
+    fn clone(&self) -> Self {
+        Self {
+            engine: Arc::clone(&self.engine),
+            projects: Arc::clone(&self.projects),
+            options: Arc::clone(&self.options),
+            turns: Arc::clone(&self.turns),
+            warned: Arc::clone(&self.warned),
+            work: self.work.clone(),
+        }
+    }
 }
 
 impl<E: Engine> ComposeBackend<E> {
     /// A backend for the services of `projects`.
     pub fn new(engine: Arc<E>, projects: Arc<Projects>, options: ComposeOptions) -> Self {
-        Self { engine, projects, options, preparation: tokio::sync::Mutex::default() }
+        let (turns, warned, work) = (Arc::default(), Arc::default(), TaskTracker::new());
+        Self { engine, projects, options: Arc::new(options), turns, warned, work }
+    }
+
+    /// The same, with its work on the tracker of who waits for it.
+    #[must_use]
+    pub fn tracked_by(self, work: TaskTracker) -> Self {
+        Self { work, ..self }
     }
 }
 
@@ -81,8 +110,8 @@ impl<E: Engine> Backend for ComposeBackend<E> {
         self.found_runs(project, service).await
     }
 
-    async fn up(&self, project: &Project, service: &ServiceName, abort: &CancellationToken) -> Result<(), NotStarted> {
-        self.bring_up(project, service, abort).await
+    async fn up(&self, spec: UpSpec<'_>, abort: &CancellationToken) -> Result<(), NotStarted> {
+        self.bring_up(spec, abort).await
     }
 
     async fn down(&self, project: &Project, service: &ServiceName, before: Option<Timestamp>) -> Result<bool, Failure> {
@@ -98,7 +127,7 @@ impl<E: Engine> Backend for ComposeBackend<E> {
         Ok(stack.of_service(service).any(|container| container.state == State::Running))
     }
 
-    async fn dry_run(&self, spec: RunSpec<'_>) -> Result<Plan, Failure> {
+    async fn dry_run(&self, spec: RunSpec<'_>) -> Result<Graph, Failure> {
         self.plan_run(spec).await
     }
 }

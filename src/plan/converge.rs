@@ -1,7 +1,9 @@
 //! One service's containers: reuse, start, recreate, scale.
 
+use std::collections::BTreeSet;
+
 use super::lifecycle::{create_steps, replicas, stop_steps};
-use super::{Call, Cause, Container, Plan, PlanError, Stack, State};
+use super::{Call, Cause, Container, Difference, Plan, PlanError, Stack, State};
 use crate::compose::project::{Project, Service};
 use crate::names::ServiceName;
 use crate::request::RemoveContainer;
@@ -9,23 +11,12 @@ use crate::spec::{
     Inherited, Replacement, SpecError, SpecOptions, container_name, service_container, service_hash, temporary_name,
 };
 
-/// When a container is recreated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Recreate {
-    /// When it is not what the configuration says.
-    #[default]
-    Diverged,
-    /// Always.
-    Force,
-    /// Not even then.
-    Never,
-}
-
 /// How a service is brought to what its file says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Convergence {
-    /// When containers are recreated.
-    pub recreate: Recreate,
+    /// The services whose containers may be stopped, recreated and removed while they run. Of the others only what does
+    /// not run is recreated.
+    pub movable: BTreeSet<ServiceName>,
     /// A recreated container takes over anonymous volumes: true for `up`, false for the dependencies of a run.
     pub inherit: bool,
     /// Paths that the service's image declares as `VOLUME`.
@@ -54,7 +45,7 @@ pub fn converge(
         stack,
     };
     let mut containers: Vec<(Option<Cause>, &Container)> =
-        stack.of_service(name).map(|container| (expected.divergence(container, how.recreate), container)).collect();
+        stack.of_service(name).map(|container| (expected.divergence(container), container)).collect();
     // Those up to date are kept, low numbers first; after them the others as the Engine lists them, newest first.
     containers.sort_by_key(|(divergence, container)| match divergence {
         None => (false, container.number),
@@ -65,6 +56,11 @@ pub fn converge(
     let mut plan = Plan::default();
     let mut dependents_stopped = false;
     for (index, (divergence, container)) in containers.iter().enumerate() {
+        if container.state.is_up() && !how.movable.contains(name) {
+            let differs = divergence.clone().filter(|_| index < wanted).or((index >= wanted).then_some(Cause::TooMany));
+            plan.left.extend(differs.map(|cause| Difference::Service { service: name.clone(), cause }));
+            continue;
+        }
         let Some(cause) = divergence.as_ref().filter(|_| index < wanted) else {
             if index >= wanted {
                 stop_steps(project, name, container, &Cause::TooMany, &mut plan);
@@ -78,7 +74,7 @@ pub fn converge(
         };
         if options.dialect.stops_dependents_before_recreate() && !dependents_stopped {
             dependents_stopped = true;
-            stop_dependents(project, name, stack, &mut plan);
+            stop_dependents(project, name, stack, &how.movable, &mut plan);
         }
         recreate(project, name, service, container, cause, how, options, &mut plan).map_err(wrap)?;
     }
@@ -103,14 +99,14 @@ struct Expected<'a> {
 
 impl Expected<'_> {
     /// Why the container is to be recreated, if it is.
-    fn divergence(&self, container: &Container, policy: Recreate) -> Option<Cause> {
-        match policy {
-            Recreate::Never => None,
-            Recreate::Force => Some(Cause::Forced),
-            Recreate::Diverged if container.config_hash != self.hash => Some(Cause::ConfigurationChanged),
-            Recreate::Diverged if container.image != self.image => Some(Cause::ImageChanged),
-            Recreate::Diverged => self.missing_network(container).or_else(|| self.missing_volume(container)),
+    fn divergence(&self, container: &Container) -> Option<Cause> {
+        if container.config_hash != self.hash {
+            return Some(Cause::ConfigurationChanged);
         }
+        if container.image != self.image {
+            return Some(Cause::ImageChanged);
+        }
+        self.missing_network(container).or_else(|| self.missing_volume(container))
     }
 
     fn missing_network(&self, container: &Container) -> Option<Cause> {
@@ -138,9 +134,15 @@ impl Expected<'_> {
 }
 
 /// Stops the containers of services that depend on this one with `restart: true`; they are started again later.
-fn stop_dependents(project: &Project, name: &ServiceName, stack: &Stack, plan: &mut Plan) {
+fn stop_dependents(
+    project: &Project,
+    name: &ServiceName,
+    stack: &Stack,
+    movable: &BTreeSet<ServiceName>,
+    plan: &mut Plan,
+) {
     let cause = Cause::Recreated { dependency: name.clone() };
-    for (dependent, service) in &project.services {
+    for (dependent, service) in project.services.iter().filter(|(dependent, _)| movable.contains(*dependent)) {
         if service.depends_on.get(name).is_some_and(|dependency| dependency.restart) {
             for container in stack.of_service(dependent).filter(|container| container.state == State::Running) {
                 stop_steps(project, dependent, container, &cause, plan);
@@ -191,7 +193,8 @@ mod tests {
     use crate::request::ApiVersion;
 
     fn up() -> Convergence {
-        Convergence { inherit: true, ..Convergence::default() }
+        let movable = ["web", "api", "log"].map(name).into();
+        Convergence { movable, inherit: true, ..Convergence::default() }
     }
 
     fn plan(project: &Project, stack: &Stack, how: &Convergence) -> String {
@@ -297,19 +300,26 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_decides_before_any_comparison() {
-        let project = web();
-        let good = up_to_date(&project, "web", 1);
-        let old = Container { config_hash: "0".to_owned(), ..good.clone() };
-        let never = Convergence { recreate: Recreate::Never, ..up() };
-        assert_eq!(plan(&project, &stack([old]), &never), "nothing to do");
-        let force = Convergence { recreate: Recreate::Force, ..up() };
-        insta::assert_snapshot!(plan(&project, &stack([good]), &force), @r"
-        create container 000000000001_p-web-1 (recreation forced)
-        stop container p-web-1 (replaces p-web-1)
-        remove container p-web-1 (replaces p-web-1)
-        rename container 000000000001_p-web-1 to p-web-1 (replaces p-web-1)
-        ");
+    fn what_runs_is_left_as_it_is_where_it_may_not_be_moved_and_what_differs_is_told() {
+        let project = scaled(1);
+        let run = Convergence::default();
+        let old =
+            |number, state| Container { config_hash: "0".to_owned(), state, ..up_to_date(&project, "web", number) };
+        for (state, expected) in [
+            (State::Running, "nothing to do; left: service web, configuration changed"),
+            (State::Restarting, "nothing to do; left: service web, configuration changed"),
+            (State::Exited, "create container 000000000001_p-web-1 (configuration changed); left: "),
+            (State::Created, "create container 000000000001_p-web-1 (configuration changed); left: "),
+        ] {
+            let stack = stack([old(1, state)]);
+            let plan = converge(&project, &name("web"), &stack, &run, &options(&stack)).unwrap();
+            let left: Vec<String> = plan.left.iter().map(ToString::to_string).collect();
+            let first = plan.to_string().lines().next().unwrap().to_owned();
+            assert_eq!(format!("{first}; left: {}", left.join(", ")), expected);
+        }
+        let surplus = stack([up_to_date(&project, "web", 2), up_to_date(&project, "web", 1)]);
+        let plan = converge(&project, &name("web"), &surplus, &run, &options(&surplus)).unwrap();
+        assert_eq!((plan.to_string().as_str(), plan.left.len()), ("nothing to do", 1));
     }
 
     #[test]
@@ -341,7 +351,7 @@ mod tests {
         };
         let stack = stack([old]);
         let mounts = |inherit| {
-            let how = Convergence { inherit, image_volumes: vec!["/image".to_owned()], ..Convergence::default() };
+            let how = Convergence { inherit, image_volumes: vec!["/image".to_owned()], ..up() };
             let plan = converge(&project, &name("web"), &stack, &how, &options(&stack)).unwrap();
             let Call::CreateContainer(container) = &plan.steps[0].call else { panic!("{plan}") };
             let host = container.body.body.host_config.clone().unwrap();

@@ -7,7 +7,7 @@ use bollard::models::{
     ContainerSummary, ContainerSummaryStateEnum as EngineState, MountPoint, Network, NetworkInspect, Volume,
 };
 
-use super::{Call, Plan};
+use super::{Call, Step};
 use crate::names::ServiceName;
 use crate::spec::{CreateContainer, Peer, Peers, labels, own_name};
 
@@ -28,6 +28,17 @@ pub enum State {
     Removing,
     /// Half removed, or in a state that the Engine did not name.
     Dead,
+}
+
+impl State {
+    /// It has not ended: a program of it runs, is frozen or is about to be started again by the Engine.
+    #[must_use]
+    pub fn is_up(self) -> bool {
+        match self {
+            Self::Running | Self::Restarting | Self::Paused => true,
+            Self::Created | Self::Exited | Self::Removing | Self::Dead => false,
+        }
+    }
 }
 
 impl From<EngineState> for State {
@@ -148,10 +159,10 @@ impl Stack {
         self.containers.iter().filter(move |container| !container.one_off && container.service == service.as_str())
     }
 
-    /// The containers as they will be once the plan is carried out.
+    /// The containers as they will be once the steps are taken.
     #[must_use]
-    pub fn after(mut self, plan: &Plan) -> Self {
-        for step in &plan.steps {
+    pub fn after(mut self, steps: &[Step]) -> Self {
+        for step in steps {
             match &step.call {
                 Call::CreateContainer(create) => self.containers.extend(Container::planned(create)),
                 Call::RemoveContainer { container, .. } => self.containers.retain(|other| other.name != *container),
@@ -213,6 +224,8 @@ pub struct NetworkSeen {
     pub config_hash: Option<String>,
     /// When it was made, as the Engine writes it: RFC 3339 in UTC.
     pub created: Option<String>,
+    /// Ids of the running containers that are connected to it, whoever made them; empty in a list's entry.
+    pub users: Vec<String>,
 }
 
 impl NetworkSeen {
@@ -230,13 +243,16 @@ impl NetworkSeen {
             key: label(labels::NETWORK),
             config_hash: label(labels::CONFIG_HASH).filter(|hash| !hash.is_empty()),
             created: created.cloned(),
+            users: Vec::new(),
         }
     }
 }
 
 impl From<&NetworkInspect> for NetworkSeen {
     fn from(network: &NetworkInspect) -> Self {
-        Self::new(network.id.as_ref(), network.name.as_ref(), network.created.as_ref(), network.labels.as_ref())
+        let seen =
+            Self::new(network.id.as_ref(), network.name.as_ref(), network.created.as_ref(), network.labels.as_ref());
+        Self { users: network.containers.iter().flat_map(HashMap::keys).cloned().collect(), ..seen }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Networks and volumes: create, use or make anew.
 
-use super::lifecycle::stop_steps;
-use super::{Call, Cause, NetworkSeen, Plan, PlanError, Stack, VolumeSeen, startup_order};
+use std::collections::BTreeSet;
+
+use super::{Call, Cause, Container, Difference, NetworkSeen, Plan, PlanError, Stack, VolumeSeen};
 use crate::compose::project::{Project, Volume};
+use crate::names::ServiceName;
 use crate::spec::{SpecOptions, hash, labels, network_body, volume_body};
 
 /// The id of the project's network among those seen, if it exists.
@@ -17,7 +19,8 @@ pub fn network_id(project: &Project, key: &str, seen: &[NetworkSeen]) -> Result<
 /// Makes sure that the network of that key exists as configured.
 ///
 /// `seen` is what the Engine has under the network's name or id, and where that is nothing, the networks whose names
-/// contain it.
+/// contain it. One of another configuration is made anew, unless a container runs on it that is not of the `movable`
+/// services. The containers of those have to be stopped before: they are those of [`attached`].
 ///
 /// # Errors
 ///
@@ -27,6 +30,7 @@ pub fn ensure_network(
     key: &str,
     seen: &[NetworkSeen],
     stack: &Stack,
+    movable: &BTreeSet<ServiceName>,
     options: &SpecOptions,
 ) -> Result<Plan, PlanError> {
     let mut plan = Plan::default();
@@ -53,15 +57,11 @@ pub fn ensure_network(
     }
 
     let cause = || Cause::NetworkChanged { network: network.name.clone() };
-    let attached = |name: &str| {
-        project.services.iter().any(|(key_of, service)| key_of.as_str() == name && service.networks.contains_key(key))
-    };
-    for service in startup_order(project).into_iter().rev().flatten().filter(|name| attached(name.as_str())) {
-        for container in stack.of_service(&service) {
-            stop_steps(project, &service, container, &cause(), &mut plan);
-        }
+    if is_used_by_others(found.network, stack, movable) {
+        plan.left.push(Difference::Network { network: network.name.clone() });
+        return Ok(plan);
     }
-    let containers = || stack.containers.iter().filter(|container| !container.one_off && attached(&container.service));
+    let containers = || attached(project, key, stack);
     for container in containers().filter(|container| container.networks.contains(&found.network.id)) {
         let (network, container) = (network.name.clone(), container.name.clone());
         plan.push(Call::DisconnectNetwork { network, container }, cause());
@@ -78,6 +78,28 @@ pub fn ensure_network(
         plan.push(call, cause());
     }
     Ok(plan)
+}
+
+/// The containers of the services that are on a network by the project, one-offs left out.
+pub(super) fn attached<'a>(
+    project: &'a Project,
+    key: &'a str,
+    stack: &'a Stack,
+) -> impl Iterator<Item = &'a Container> {
+    let on = move |name: &str| {
+        project.services.iter().any(|(of, service)| of.as_str() == name && service.networks.contains_key(key))
+    };
+    stack.containers.iter().filter(move |container| !container.one_off && on(&container.service))
+}
+
+/// Whether a container runs on the network that may not be stopped.
+fn is_used_by_others(network: &NetworkSeen, stack: &Stack, movable: &BTreeSet<ServiceName>) -> bool {
+    let may_stop = |container: &Container| {
+        !container.one_off && movable.iter().any(|service| service.as_str() == container.service)
+    };
+    let mut on_it = stack.containers.iter().filter(|container| container.networks.contains(&network.id));
+    let is_known = |id: &String| stack.containers.iter().any(|container| container.id == *id && may_stop(container));
+    on_it.any(|container| container.state.is_up() && !may_stop(container)) || !network.users.iter().all(is_known)
 }
 
 /// Removes the project's networks of that key but the oldest: other clients keep the same one.
@@ -197,7 +219,8 @@ pub fn ensure_volume(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{busybox, dependent, options, project, stack, up_to_date};
+    use super::super::State;
+    use super::super::testing::{busybox, dependent, name, options, project, stack, up_to_date};
     use super::*;
     use crate::compose::project::Condition::ServiceStarted;
 
@@ -211,11 +234,13 @@ mod tests {
             key: Some("default".to_owned()),
             config_hash: hash.map(str::to_owned),
             created: None,
+            users: Vec::new(),
         }
     }
 
     fn network_plan(project: &Project, seen: &[NetworkSeen], stack: &Stack) -> String {
-        match ensure_network(project, "default", seen, stack, &options(stack)) {
+        let movable = ["web", "db"].map(name).into();
+        match ensure_network(project, "default", seen, stack, &movable, &options(stack)) {
             Ok(plan) => plan.warnings.iter().fold(plan.to_string(), |text, warning| text + "\nwarning: " + warning),
             Err(error) => error.to_string(),
         }
@@ -255,11 +280,9 @@ mod tests {
     #[test]
     fn a_network_of_another_configuration_is_made_anew_under_its_containers() {
         let project = project([("web", dependent([("db", ServiceStarted)])), ("db", busybox())]);
-        let one_off = super::super::Container { one_off: true, ..up_to_date(&project, "web", 7) };
+        let one_off = Container { one_off: true, state: State::Exited, ..up_to_date(&project, "web", 7) };
         let stack = stack([up_to_date(&project, "db", 1), up_to_date(&project, "web", 1), one_off]);
         insta::assert_snapshot!(network_plan(&project, &[ours(Some(OTHER_HASH))], &stack), @r"
-        stop container p-web-1 (configuration of network p_default changed)
-        stop container p-db-1 (configuration of network p_default changed)
         disconnect container p-db-1 from network p_default (configuration of network p_default changed)
         disconnect container p-web-1 from network p_default (configuration of network p_default changed)
         remove network p_default (configuration of network p_default changed)
@@ -267,6 +290,27 @@ mod tests {
         connect container p-db-1 to network p_default (configuration of network p_default changed)
         connect container p-web-1 to network p_default (configuration of network p_default changed)
         ");
+    }
+
+    #[test]
+    fn a_network_of_another_configuration_is_left_while_another_container_runs_on_it() {
+        let project = project([("web", busybox()), ("db", busybox())]);
+        let seen = ours(Some(OTHER_HASH));
+        let left = |seen: &NetworkSeen, stack: &Stack, movable: &[&str]| {
+            let movable = movable.iter().map(|service| name(service)).collect();
+            let plan =
+                ensure_network(&project, "default", std::slice::from_ref(seen), stack, &movable, &options(stack));
+            plan.unwrap().left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let differs = "network p_default, configuration changed";
+        let web = up_to_date(&project, "web", 1);
+        assert_eq!(left(&seen, &stack([web.clone()]), &[]), differs);
+        assert_eq!(left(&seen, &stack([web.clone()]), &["db"]), differs);
+        assert_eq!(left(&seen, &stack([web.clone()]), &["web"]), "");
+        assert_eq!(left(&seen, &stack([Container { state: State::Exited, ..web.clone() }]), &[]), "");
+        assert_eq!(left(&seen, &stack([Container { one_off: true, ..web }]), &["web"]), differs, "a run");
+        let foreign = NetworkSeen { users: vec!["somebody".to_owned()], ..seen };
+        assert_eq!(left(&foreign, &stack([]), &["web", "db"]), differs, "a container of another project");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::claims::OperationClaim;
 use super::{OperateError, Runner};
-use crate::backend::{Backend, Failure, NotStarted};
+use crate::backend::{Backend, Failure, NotStarted, UpSpec};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
 use crate::names::ServiceName;
@@ -142,9 +142,10 @@ impl<K: Backend, B: Bus> Runner<K, B> {
 
     async fn up(&self, service: &ServiceName, cancel: &CancellationToken) -> Result<(), OperateError> {
         let inner = &self.inner;
-        let profile = inner.options.service(service).profile.as_deref();
-        let project = inner.projects.select(service, profile).map_err(Failure::Project)?;
-        match inner.backend.up(&project, service, cancel).await {
+        let own = inner.options.service(service);
+        let project = &inner.projects.select(service, own.profile.as_deref()).map_err(Failure::Project)?;
+        let spec = UpSpec { project, service, recreate_dependencies: own.recreate_dependencies };
+        match inner.backend.up(spec, cancel).await {
             Ok(()) => Ok(()),
             Err(NotStarted::Failed(failure) | NotStarted::TimedOut(failure)) => Err(failure.into()),
             Err(NotStarted::Cancelled) => Err(self.cancelled(service)),

@@ -47,13 +47,24 @@ async fn the_limit_holds_for_calls_that_the_engine_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_whose_neighbour_never_ends_its_preparation_ends_with_its_own_limit() {
+async fn two_runs_whose_network_is_never_made_both_end_with_their_own_limit() {
     let stack = Stack::new(PLAIN);
     stack.engine.fail("create network", Fault::Unanswered);
-    let (first, second) = tokio::join!(timeout(90 * SECOND, stack.run("weather")), stack.run("system"));
-    assert!(first.is_err());
-    let report = second.unwrap();
-    assert_eq!((report.outcome, report.duration.as_secs()), (Outcome::TimedOut, 60));
+    let (first, second) = tokio::join!(stack.run("weather"), stack.run("system"));
+    for report in [first.unwrap(), second.unwrap()] {
+        assert_eq!((report.outcome, report.duration.as_secs()), (Outcome::TimedOut, 60));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_is_a_limit_for_every_call_of_a_runs_preparation() {
+    for call in ["inspect image", "inspect network", "inspect volume", "create volume", "connect"] {
+        let stack =
+            Stack::new("{name: p, services: {a: {image: 'busybox:test', volumes: ['data:/v']}}, volumes: {data: {}}}");
+        stack.engine.fail(call, Fault::Hung);
+        let report = timeout(61 * SECOND, stack.run("a")).await.unwrap().unwrap();
+        assert_eq!((report.outcome, report.duration.as_secs()), (Outcome::TimedOut, 60), "{call}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

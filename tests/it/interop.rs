@@ -71,8 +71,13 @@ impl Site {
     }
 
     fn runner(&self) -> Runner<ComposeBackend<Docker>, FakeBus> {
-        let default =
-            ServiceOptions { limit: Duration::from_mins(2), proof: None, environment: BTreeMap::new(), profile: None };
+        let default = ServiceOptions {
+            limit: Duration::from_mins(2),
+            proof: None,
+            environment: BTreeMap::new(),
+            profile: None,
+            recreate_dependencies: false,
+        };
         let options = RunnerOptions { default, services: BTreeMap::new(), tail: 1 << 10 };
         let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
         let projects = Projects::open(Options {

@@ -4,35 +4,15 @@ use std::time::Duration;
 
 use bollard::models::VolumeCreateRequest;
 use tokio::time::timeout;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
-use super::ComposeBackend;
 use crate::backend::Failure;
 use crate::clock::Timestamp;
 use crate::engine::Engine;
-use crate::plan::{Call, Cause, Plan, Step};
+use crate::plan::{Call, Cause, Step};
 
 /// Longest that a hook may take. Compose itself waits for ever; here the preparation of other services would wait as well.
 const HOOK_LIMIT: Duration = Duration::from_mins(5);
-
-impl<E: Engine> ComposeBackend<E> {
-    /// Carries a plan out; the first step that fails ends it.
-    pub(super) async fn execute(&self, plan: &Plan) -> Result<(), Failure> {
-        warn_of(plan);
-        for next in &plan.steps {
-            info!(step = %next, "engine call");
-            step(self.engine.as_ref(), next).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Tells what Compose would warn of.
-pub(super) fn warn_of(plan: &Plan) {
-    for warning in &plan.warnings {
-        warn!(warning, "project differs from what is there");
-    }
-}
 
 /// Carries a step out.
 pub(super) async fn step<E: Engine>(engine: &E, step: &Step) -> Result<(), Failure> {

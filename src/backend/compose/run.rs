@@ -1,15 +1,19 @@
 //! Begins runs as one-off containers, and finds those that are there.
 
+use std::pin::pin;
+
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
-use futures::FutureExt;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::ComposeBackend;
+use super::carry::Asker;
 use super::one_off::{self, OneOffRun};
+use super::turns::Waits;
 use crate::backend::{Bounds, Failure, FoundRun, NotStarted, RunSpec};
 use crate::engine::Engine;
 use crate::names::{ProjectName, ServiceName};
-use crate::plan::{self, Convergence, startup_order};
+use crate::plan::{self, Node, Plan, Wanted};
 use crate::spec::{OneOff, Slug, labels, own_name};
 
 impl Bounds {
@@ -22,34 +26,54 @@ impl Bounds {
             () = sleep_until(self.deadline) => Err(NotStarted::TimedOut(Failure::TooLate(self.limit))),
         }
     }
+
+    /// As [`Bounds::keep`], with what was waited for in the error.
+    async fn keep_waiting<T>(
+        &self,
+        waits: &Waits,
+        work: impl Future<Output = Result<T, NotStarted>>,
+    ) -> Result<T, NotStarted> {
+        let mut work = pin!(work);
+        match self.keep(work.as_mut()).await {
+            Err(NotStarted::TimedOut(Failure::TooLate(limit))) => {
+                let failure = waits.first().map_or(Failure::TooLate(limit), |what| Failure::Waiting { limit, what });
+                Err(NotStarted::TimedOut(failure))
+            }
+            done => done,
+        }
+    }
 }
 
 impl<E: Engine> ComposeBackend<E> {
     pub(super) async fn begin_run(&self, spec: RunSpec<'_>, bounds: &mut Bounds) -> Result<OneOffRun, NotStarted> {
         let RunSpec { project, service, .. } = spec;
+        let (wanted, node) = (spec.wanted(), Node::Run(service.clone()));
         let images = bounds.keep(self.look_at_images(project)).await?;
         // A pull takes what the line gives. Cut off at the limit it would begin anew each time, and never end.
         let pulling = Instant::now();
         bounds.due.suspend();
-        let images = tokio::select! {
+        let pulled = tokio::select! {
             () = bounds.abort.cancelled() => return Err(NotStarted::Cancelled),
-            images = self.pull_images(project, images) => images?,
+            pulled = self.pull_images(project, &images) => pulled?,
         };
         bounds.deadline += pulling.elapsed();
         bounds.due.move_to(bounds.deadline);
-        let how = Convergence::default();
-        let turn = bounds.keep(self.preparation().map(Ok::<_, Failure>)).await?;
-        // The service's own containers are none of a run's business, neither stopped nor recreated.
-        self.ensure_surroundings(&project.without(service), &images, &how, turn).await?;
-        for name in startup_order(project).iter().flatten() {
-            bounds.keep(self.await_dependencies(project, name, (bounds.deadline, bounds.limit))).await?;
-            if name != service {
-                let turn = bounds.keep(self.preparation().map(Ok::<_, Failure>)).await?;
-                self.start_containers(project, name, &images, turn).await?;
-            }
+        let images = bounds.keep(self.look_again(images, pulled)).await?;
+
+        let gone = CancellationToken::new();
+        let _gone_with_us = gone.clone().drop_guard();
+        let asker = Asker { gone, abort: bounds.abort.clone(), ..Asker::default() };
+        let mut decided = bounds.keep(self.decide(project, &wanted, &images, Plan::default())).await?;
+        let mut run = decided.graph.take(&node);
+        let made = decided.graph.creates();
+        let stack = decided.graph.outcome.clone();
+        bounds.keep_waiting(&asker.waits, self.bring_about(project, &wanted, &images, decided, &asker)).await?;
+        let patience = (bounds.deadline, bounds.limit);
+        bounds.keep(self.await_ready(project, service, &stack, &asker.waits, patience)).await?;
+        if run.as_ref().is_some_and(|run| !run.names.is_disjoint(&made)) {
+            run = bounds.keep(self.decide(project, &wanted, &images, Plan::default())).await?.graph.take(&node);
         }
-        let options = bounds.keep(self.service_options(project, service, &images)).await?;
-        let plan = plan::run_one_off(project, service, &spec.one_off(), &options).map_err(Failure::Plan)?;
+        let plan = Plan { steps: run.map(|run| run.steps).unwrap_or_default(), ..Plan::default() };
         Ok(one_off::begin(self.engine.as_ref(), &plan, plan::grace(project.services.get(service)), bounds).await)
     }
 
@@ -71,8 +95,12 @@ impl<E: Engine> ComposeBackend<E> {
 }
 
 impl RunSpec<'_> {
-    /// The run as a one-off container of its service.
-    pub(super) fn one_off(&self) -> OneOff {
+    /// The run as what a plan is made for.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted::Run { service: self.service.clone(), run: self.one_off() }
+    }
+
+    fn one_off(&self) -> OneOff {
         let environment = self.environment.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
         OneOff { slug: self.slug.clone(), environment: environment.collect() }
     }

@@ -1,48 +1,38 @@
 //! Brings services up and down, as `docker compose up -d` and `stop` do.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::ComposeBackend;
-use super::prepare::{Images, doing};
-use crate::backend::{Failure, NotStarted};
+use super::carry::Asker;
+use super::decide::doing;
+use super::turns::Object;
+use crate::backend::{Failure, NotStarted, UpSpec};
 use crate::clock::Timestamp;
 use crate::compose::project::Project;
 use crate::engine::Engine;
 use crate::names::ServiceName;
-use crate::plan::{self, Convergence, Stack, State, startup_order};
-
-/// Longest that a start may wait for dependencies to become ready. Compose itself waits for ever.
-const START_LIMIT: Duration = Duration::from_mins(5);
+use crate::plan::{self, Plan, Stack, State, Wanted};
 
 impl<E: Engine> ComposeBackend<E> {
-    pub(super) async fn bring_up(
-        &self,
-        project: &Project,
-        service: &ServiceName,
-        abort: &CancellationToken,
-    ) -> Result<(), NotStarted> {
+    pub(super) async fn bring_up(&self, spec: UpSpec<'_>, abort: &CancellationToken) -> Result<(), NotStarted> {
+        let UpSpec { project, service, recreate_dependencies } = spec;
         debug_assert!(project.services.contains_key(service), "the project is selected for its service");
-        let images: Images = tokio::select! {
-            () = abort.cancelled() => return Err(NotStarted::Cancelled),
-            images = async { self.pull_images(project, self.look_at_images(project).await?).await } => images?,
+        let movable = project.services.keys().filter(|name| recreate_dependencies || *name == service);
+        let wanted = Wanted::Up { movable: movable.cloned().collect() };
+        let looked = async {
+            let images = self.look_at_images(project).await?;
+            let pulled = self.pull_images(project, &images).await?;
+            let images = self.look_again(images, pulled).await?;
+            let decided = self.decide(project, &wanted, &images, Plan::default()).await?;
+            Ok::<_, Failure>((images, decided))
         };
-        let how = Convergence { inherit: true, ..Convergence::default() };
-        let deadline = Instant::now() + START_LIMIT;
-        let turn = self.preparation().await;
-        self.ensure_surroundings(project, &images, &how, turn).await?;
-        for name in startup_order(project).iter().flatten() {
-            tokio::select! {
-                () = abort.cancelled() => return Err(NotStarted::Cancelled),
-                () = tokio::time::sleep_until(deadline) => return Err(Failure::TooLate(START_LIMIT).into()),
-                ready = self.await_dependencies(project, name, (deadline, START_LIMIT)) => ready?,
-            }
-            self.start_containers(project, name, &images, self.preparation().await).await?;
-        }
-        Ok(())
+        let (images, decided) = tokio::select! {
+            () = abort.cancelled() => return Err(NotStarted::Cancelled),
+            looked = looked => looked?,
+        };
+        let asker = Asker { gone: abort.clone(), abort: abort.clone(), ..Asker::default() };
+        self.bring_about(project, &wanted, &images, decided, &asker).await
     }
 
     pub(super) async fn bring_down(
@@ -51,13 +41,17 @@ impl<E: Engine> ComposeBackend<E> {
         service: &ServiceName,
         before: Option<Timestamp>,
     ) -> Result<bool, Failure> {
+        // Others see that it is being stopped. Work that goes on is not waited for: a stop counts at once.
+        let _turn = self.turns.try_take(&Object::Service(service.clone()), "stopped");
         let stack = self.observe(&project.name).await?;
         if let Some(moment) = before
             && self.started_since(service, &stack, moment).await?
         {
             return Ok(false);
         }
-        self.execute(&plan::stop(project, service, &stack)).await?;
+        for step in &plan::stop(project, service, &stack).steps {
+            self.take(step).await?;
+        }
         Ok(true)
     }
 
@@ -66,8 +60,15 @@ impl<E: Engine> ComposeBackend<E> {
         if stack.of_service(service).next().is_none() {
             return Ok(false);
         }
-        self.execute(&plan::stop(project, service, &stack)).await?;
-        self.start_containers(project, service, &Images::new(), self.preparation().await).await?;
+        let _turn = self.turns.try_take(&Object::Service(service.clone()), "restarted");
+        for step in &plan::stop(project, service, &stack).steps {
+            self.take(step).await?;
+        }
+        let (stack, mut options) = (self.observe(&project.name).await?, self.spec_options(project).await?);
+        options.client_files = self.projects.client_files(project, service)?;
+        for step in &plan::start(project, service, &stack, &options).map_err(Failure::Plan)?.steps {
+            self.take(step).await?;
+        }
         Ok(true)
     }
 

@@ -349,13 +349,32 @@ impl FakeEngine {
         act(&mut state)
     }
 
-    fn emit(&self, container: &FakeContainer, action: &str) {
-        let mut attributes = container.labels();
-        attributes.insert("name".into(), container.name.clone());
-        let actor = EventActor { id: Some(container.id.clone()), attributes: Some(attributes) };
-        let event = EventMessage { action: Some(action.into()), actor: Some(actor), ..EventMessage::default() };
-        let _ = self.events.send(event);
+    /// Waits until a container's health changes, later than `told`, and moves that.
+    async fn next_health(&self, told: &mut Instant) -> EventMessage {
+        let next = {
+            let state = self.state.lock().unwrap();
+            let running = state.containers.values().filter_map(|container| {
+                let Life::Running { since, .. } = container.life else { return None };
+                Some((since + container.script.health?.0, container.clone()))
+            });
+            running.filter(|(at, _)| at > told).min_by_key(|(at, _)| *at)
+        };
+        let Some((at, container)) = next else { return std::future::pending().await };
+        tokio::time::sleep_until(at).await;
+        *told = at;
+        event(&container, "health_status")
     }
+
+    fn emit(&self, container: &FakeContainer, action: &str) {
+        let _ = self.events.send(event(container, action));
+    }
+}
+
+fn event(container: &FakeContainer, action: &str) -> EventMessage {
+    let mut attributes = container.labels();
+    attributes.insert("name".into(), container.name.clone());
+    let actor = EventActor { id: Some(container.id.clone()), attributes: Some(attributes) };
+    EventMessage { action: Some(action.into()), actor: Some(actor), ..EventMessage::default() }
 }
 
 fn image(reference: &str) -> ImageInspect {
@@ -757,16 +776,20 @@ impl Engine for FakeEngine {
         let receiver = self.events.subscribe();
         async move {
             self.call("watch events", |_| Ok(())).await?;
-            Ok::<_, EngineError>(futures::stream::unfold((receiver, labels), |(mut receiver, labels)| async move {
+            let state = (receiver, labels, Instant::now());
+            Ok::<_, EngineError>(futures::stream::unfold(state, async |(mut receiver, labels, mut told)| {
                 loop {
-                    let event = receiver.recv().await.ok()?;
+                    let event = tokio::select! {
+                        event = receiver.recv() => event.ok()?,
+                        event = self.next_health(&mut told) => event,
+                    };
                     let attributes = event.actor.as_ref()?.attributes.clone().unwrap_or_default();
                     let matches = labels.iter().all(|label| match label.split_once('=') {
                         Some((key, value)) => attributes.get(key).is_some_and(|found| found == value),
                         None => attributes.contains_key(label),
                     });
                     if matches {
-                        return Some((Ok(event), (receiver, labels)));
+                        return Some((Ok(event), (receiver, labels, told)));
                     }
                 }
             }))

@@ -232,7 +232,13 @@ fn runner<B: Bus>(
     let projects = Arc::new(Projects::open(compose).unwrap());
     let limit = Duration::from_mins(1);
     let options = RunnerOptions {
-        default: ServiceOptions { limit, proof: None, environment: BTreeMap::new(), profile: None },
+        default: ServiceOptions {
+            limit,
+            proof: None,
+            environment: BTreeMap::new(),
+            profile: None,
+            recreate_dependencies: false,
+        },
         services: BTreeMap::new(),
         tail: 64 * 1024,
     };

@@ -71,8 +71,13 @@ impl Stack {
     pub(crate) fn with(compose: &str, change: impl FnOnce(&mut RunnerOptions)) -> Self {
         let folder = Folder::new();
         folder.write("compose.yaml", compose);
-        let default =
-            ServiceOptions { limit: Duration::from_mins(1), proof: None, environment: BTreeMap::new(), profile: None };
+        let default = ServiceOptions {
+            limit: Duration::from_mins(1),
+            proof: None,
+            environment: BTreeMap::new(),
+            profile: None,
+            recreate_dependencies: false,
+        };
         let mut options = RunnerOptions { default, services: BTreeMap::new(), tail: 64 << 10 };
         change(&mut options);
         Self::over(folder, FakeEngine::new(), FakeBus::new(), options, ComposeOptions::default())
