@@ -39,3 +39,4 @@ mod settings;
 mod shutdown;
 mod spec;
 mod support;
+mod verdicts;
