@@ -28,8 +28,9 @@ services:
 
 const CREATE: &[&str] = &["POST", "/containers/create", "-short-run-"];
 const START: &[&str] = &["POST", "-short-run-", "/start"];
-const WAIT: &[&str] = &["POST", "-short-run-", "/wait"];
-const REMOVE: &[&str] = &["DELETE", "-short-run-"];
+// Once it is created a container is spoken of by its id.
+const WAIT: &[&str] = &["POST", "/containers/", "/wait"];
+const REMOVE: &[&str] = &["DELETE", "/containers/"];
 
 /// A site whose daemon reaches the Engine through a proxy.
 async fn site(settings: &str) -> Option<(Site, Proxy)> {
