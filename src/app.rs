@@ -181,7 +181,8 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let bus = Arc::new(bus);
     let mut supervisor = Supervisor::new();
     let stages = supervisor.stages();
-    let runner_stages = RunnerStages { intake: stages.intake.clone(), abort: stages.abort.clone() };
+    let (intake, abort) = (stages.intake.clone(), stages.abort.clone());
+    let runner_stages = RunnerStages { intake, abort, work: supervisor.work() };
     let backend = ComposeBackend::new(engine, Arc::clone(&projects), compose_options(&settings.docker, dialect))
         .tracked_by(supervisor.work());
     let options = runner_options(&settings);

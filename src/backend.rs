@@ -36,17 +36,6 @@ pub struct RunSpec<'a> {
     pub environment: &'a BTreeMap<String, String>,
 }
 
-/// What is to be brought up.
-#[derive(Debug, Clone, Copy)]
-pub struct UpSpec<'a> {
-    /// The service and what it depends on.
-    pub project: &'a Project,
-    /// Which of its services.
-    pub service: &'a ServiceName,
-    /// Whether its dependencies, too, are recreated where they run and differ from their files.
-    pub recreate_dependencies: bool,
-}
-
 /// When a run is due to end, for those who look on while it goes on. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Due(Arc<Mutex<Option<Instant>>>);
@@ -73,6 +62,17 @@ impl Due {
     }
 }
 
+/// What is to be brought up.
+#[derive(Debug, Clone, Copy)]
+pub struct UpSpec<'a> {
+    /// The service and what it depends on.
+    pub project: &'a Project,
+    /// Which of its services.
+    pub service: &'a ServiceName,
+    /// Whether its dependencies, too, are recreated where they run and differ from their files.
+    pub recreate_dependencies: bool,
+}
+
 /// When a run has to end.
 #[derive(Debug, Clone)]
 pub struct Bounds {
@@ -82,10 +82,26 @@ pub struct Bounds {
     pub due: Due,
     /// The time limit, for what is said of it.
     pub limit: Duration,
-    /// Bytes of a failed run's output that are kept.
-    pub tail: usize,
     /// The daemon's second stage of shutdown.
     pub abort: CancellationToken,
+    /// Somebody asked for the run's end.
+    pub cancel: CancellationToken,
+}
+
+impl Bounds {
+    /// Waits until the run has to end before its time.
+    pub async fn cancelled(&self) {
+        tokio::select! {
+            () = self.abort.cancelled() => {}
+            () = self.cancel.cancelled() => {}
+        }
+    }
+
+    /// Whether the run has to end before its time.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.abort.is_cancelled() || self.cancel.is_cancelled()
+    }
 }
 
 /// Why a run ended before its container existed.
@@ -114,12 +130,16 @@ impl From<Failure> for NotStarted {
 pub enum End {
     /// By itself, with this code.
     Exited(i64),
-    /// Past its limit.
+    /// Past its limit: it was stopped.
     TimedOut,
     /// Its limit was reached before it had started.
     TooLate,
-    /// By our shutdown.
+    /// It was stopped, by our shutdown or because somebody asked for it.
     Cancelled,
+    /// The Engine was killed under it: the code that it tells is its own.
+    EngineLost,
+    /// An earlier life of the daemon ended before it was started.
+    Interrupted,
     /// It could not be created, started or followed.
     Failed(Failure),
 }
@@ -129,23 +149,45 @@ pub enum End {
 pub struct Finished {
     /// How it ended.
     pub end: End,
-    /// The last lines of its output, unless it exited with 0.
-    pub tail: String,
+    /// When it was started: by the Engine's clock where it was asked, else when the start was answered. None for a run
+    /// that never was.
+    pub started_at: Option<Timestamp>,
+    /// When it ended, by the same clock.
+    pub finished_at: Option<Timestamp>,
     /// The kernel killed it for want of memory.
     pub out_of_memory: bool,
+}
+
+impl Finished {
+    /// A run that was never started.
+    #[must_use]
+    pub fn not_started(end: End) -> Self {
+        Self { end, started_at: None, finished_at: None, out_of_memory: false }
+    }
+}
+
+/// What a found run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunState {
+    /// It was not started, or is being started.
+    Created,
+    /// It goes on.
+    Alive,
+    /// It ended.
+    Ended,
 }
 
 /// A run that is there, whoever began it.
 #[derive(Debug)]
 pub struct FoundRun<R> {
-    /// Its container.
+    /// Its container's name.
     pub container: String,
     /// Of which service.
     pub service: ServiceName,
     /// Which run it is and how it is followed, where it is one of ours.
     pub own: Option<(RunId, R)>,
-    /// It has not ended.
-    pub alive: bool,
+    /// What it is doing.
+    pub state: RunState,
 }
 
 /// What carries services out.
@@ -168,14 +210,14 @@ pub trait Backend: Send + Sync + 'static {
         bounds: &mut Bounds,
     ) -> impl Future<Output = Result<Self::Run, NotStarted>> + Send;
 
-    /// Waits for the end of a run, stops it where its bounds say so, and reads what is to be kept of it.
+    /// Waits for the end of a run, and stops it where its bounds say so.
     fn finish(&self, run: &mut Self::Run, bounds: &Bounds) -> impl Future<Output = Finished> + Send;
 
     /// Removes a run and whatever belongs to it alone; tries until it is gone.
     fn remove(&self, run: Self::Run) -> impl Future<Output = ()> + Send;
 
-    /// Finds out since when a found run goes on, on the wall clock, and how it is to be stopped.
-    fn started_at(&self, run: &mut Self::Run) -> impl Future<Output = Option<Timestamp>> + Send;
+    /// The last lines of a run's stdout and stderr, `limit` bytes at most; empty where there are none to be had.
+    fn tail(&self, run: &Self::Run, limit: usize) -> impl Future<Output = String> + Send;
 
     /// The project's runs that are there, of one service or of all.
     fn runs(

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::clock::Timestamp;
 use crate::message::{self, OwnNames, SourceStatus};
 use crate::names::SourceId;
 
@@ -242,9 +241,8 @@ impl<B: Bus> Bus for Option<B> {
     }
 }
 
-/// Whether a source reported a success since a moment: the proof that a run of it worked.
-pub async fn reported_since<B: Bus>(bus: &B, source: &SourceId, moment: Timestamp) -> Result<bool, BusError> {
+/// The status that a source reported last, if it is still there.
+pub async fn source_status<B: Bus>(bus: &B, source: &SourceId) -> Result<Option<SourceStatus>, BusError> {
     let values = bus.get(&[message::status_key(source)]).await?;
-    let status = values.into_iter().flatten().next().and_then(|text| SourceStatus::parse(&text));
-    Ok(status.and_then(|status| status.last_success).is_some_and(|success| success >= moment))
+    Ok(values.into_iter().flatten().next().and_then(|text| SourceStatus::parse(&text)))
 }

@@ -1,6 +1,7 @@
 //! Wall-clock time, for stamps only, and spans of time as people write them. Whatever is measured or waited for uses
 //! `tokio::time`.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,12 +14,25 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Timestamp(pub f64);
 
+thread_local! {
+    static WALL_CLOCK: RefCell<Box<dyn Fn() -> Timestamp>> = RefCell::new(Box::new(system_time));
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+fn system_time() -> Timestamp {
+    Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()))
+}
+
+/// Replaces the wall clock of this thread: the wall clock is a port, as tests on a clock that stands still need it.
+pub fn set_wall_clock(read: impl Fn() -> Timestamp + 'static) {
+    WALL_CLOCK.set(Box::new(read));
+}
+
 impl Timestamp {
     /// The present moment; 0 when the clock stands before 1970.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     pub fn now() -> Self {
-        Self(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()))
+        WALL_CLOCK.with_borrow(|read| read())
     }
 
     /// Reads a moment as the Engine writes it, RFC 3339 with any zone; none for what is before 1970, such as its zero time.

@@ -99,6 +99,13 @@ pub enum Event {
         /// Whose it was.
         leftover: Leftover,
     },
+    /// A run goes on that this daemon did not begin, of a service whose run it has: another daemon's, by its looks.
+    ForeignRun {
+        /// The service.
+        service: ServiceName,
+        /// The run.
+        run_id: RunId,
+    },
     /// The daemon starts without waiting for the removal of earlier runs' containers any longer.
     LeftoversStay,
     /// A service was started, stopped or restarted.
@@ -334,6 +341,7 @@ impl Event {
             Self::RunEnded { .. } => "run_ended",
             Self::RunAdopted { .. } => "run_adopted",
             Self::LeftoverRemoved { .. } => "leftover_removed",
+            Self::ForeignRun { .. } => "foreign_run",
             Self::LeftoversStay => "leftovers_stay",
             Self::ServiceOperated { .. } => "service_operated",
             Self::CommandTaken { .. } => "command_taken",

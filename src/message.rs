@@ -134,6 +134,12 @@ pub struct SourceStatus {
 }
 
 impl SourceStatus {
+    /// Whether the source reported a success at that moment or later.
+    #[must_use]
+    pub fn succeeded_since(&self, moment: Timestamp) -> bool {
+        self.last_success.is_some_and(|success| success >= moment)
+    }
+
     /// The status of a source that never tried.
     #[must_use]
     pub fn new(source_id: SourceId) -> Self {

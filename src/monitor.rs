@@ -145,6 +145,13 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
             (None, None) | (Some(_), Some(_)) => {}
         }
         self.engine = engine;
+        if self.engine.is_none() {
+            match tokio::time::timeout(ENGINE_LIMIT, self.runner.look_round()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(failure)) => tracing::debug!(error = %Chain(&failure), "runs not looked for"),
+                Err(_) => tracing::debug!("runs not looked for in time"),
+            }
+        }
         let now = Instant::now();
         match self.observe().await {
             Ok((expected, seen)) => {

@@ -109,13 +109,25 @@ pub struct RunReport {
     pub exit_code: Option<i64>,
     /// Wall-clock start.
     pub started_at: Timestamp,
-    /// From the start to the removal of the container.
+    /// From the decision to the verdict; of an adopted run what the Engine says of its container.
     #[serde(rename = "duration_ms", serialize_with = "milliseconds")]
     pub duration: Duration,
     /// What went wrong, with its causes; none on success.
     pub error: Option<String>,
     /// The last lines of stdout and stderr of a failed run, 64 KiB at most; empty on success.
     pub tail: String,
+    /// What else is to be said of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+    /// When the container was started; none for a run that never was.
+    #[serde(skip)]
+    pub container_started_at: Option<Timestamp>,
+    /// When the container ended.
+    #[serde(skip)]
+    pub container_finished_at: Option<Timestamp>,
+    /// The kernel killed it for want of memory.
+    #[serde(skip)]
+    pub out_of_memory: bool,
 }
 
 fn milliseconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::backend::{Backend, Bounds, Failure, RunSpec};
 use crate::bus::Bus;
@@ -26,6 +27,7 @@ mod overrun;
 mod recover;
 mod run;
 mod services;
+mod verdict;
 
 pub use ledger::Record;
 pub(crate) use run::random;
@@ -95,6 +97,9 @@ pub enum RunError {
         /// Its container, or the run while it has none.
         container: String,
     },
+    /// The last run has ended, and its container does not go away.
+    #[error("service {0} is not free: the container of its last run is still being removed")]
+    Removing(ServiceName),
     /// The project has no such service.
     #[error("no such service: {0}")]
     UnknownService(ServiceName),
@@ -130,6 +135,8 @@ pub struct RunnerStages {
     pub intake: CancellationToken,
     /// Closed when what runs has to be stopped and removed.
     pub abort: CancellationToken,
+    /// Where what outlives its asker goes on, such as removals.
+    pub work: TaskTracker,
 }
 
 struct Inner<K, B> {
@@ -188,6 +195,11 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// Runs that go on past their limit, their stop grace period and some slack.
     pub fn overrun(&self) -> Vec<(ServiceName, RunId)> {
         self.inner.overruns.list()
+    }
+
+    /// Ends a service's run before its time, with its stop grace period; names it.
+    pub fn cancel(&self, service: &ServiceName) -> Option<RunId> {
+        self.inner.claims.cancel(service)
     }
 
     /// What each service's runs came to since the daemon started.

@@ -173,7 +173,7 @@ fn skip(
         }
         Some(RunError::UnknownService(_)) => Some(Skip::UnknownService { repeated: !unknown.insert(service.clone()) }),
         Some(RunError::ShuttingDown) => Some(Skip::ShuttingDown { waited: due.elapsed() }),
-        Some(error @ RunError::Busy { .. }) => Some(Skip::Busy { error: error.to_string() }),
+        Some(error @ (RunError::Busy { .. } | RunError::Removing(_))) => Some(Skip::Busy { error: error.to_string() }),
     }
 }
 

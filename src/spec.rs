@@ -23,7 +23,8 @@ mod resolve;
 pub mod slug;
 
 pub use container::{
-    OneOff, Replacement, container_name, hook_commands, one_off, service_container, service_hash, temporary_name,
+    OneOff, Replacement, container_name, hook_commands, one_off, one_off_name, service_container, service_hash,
+    temporary_name,
 };
 pub use dialect::Dialect;
 pub use network::network_body;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{Failed, compose_options, dialect, engine, project, runner_options};
 use crate::backend::compose::ComposeBackend;
@@ -97,7 +98,8 @@ fn read_only_runner(
 ) -> Result<Runner<ComposeBackend<Docker>, Option<RedisBus>>, Failed> {
     let projects = Arc::new(Projects::open(located.options).map_err(|errors| configuration(&errors))?);
     let bus = Arc::new(super::bus(settings).context("Redis address")?);
-    let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
+    let (intake, abort) = (CancellationToken::new(), CancellationToken::new());
+    let stages = RunnerStages { intake, abort, work: TaskTracker::new() };
     let options = compose_options(&settings.docker, dialect(&settings.compose, located.deployed_by));
     let backend = ComposeBackend::new(Arc::clone(engine), Arc::clone(&projects), options);
     Ok(Runner::new(Arc::new(backend), bus, projects, runner_options(settings), stages, Events::default()))

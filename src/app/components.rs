@@ -79,7 +79,7 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             let started = async {
                 let seeder =
                     if redis { Some(first_look(bus.as_ref(), seeder, &schedule, &intervals).await) } else { None };
-                recover(&runner, &work).await;
+                recover(&runner).await;
                 seeder
             };
             let seeder = tokio::select! {
@@ -171,9 +171,9 @@ async fn first_look<B: Bus>(
 }
 
 /// Cleans up after an earlier life, for as long as it takes the Engine to answer.
-async fn recover<K: Backend, B: Bus>(runner: &Runner<K, B>, work: &tokio_util::task::TaskTracker) {
+async fn recover<K: Backend, B: Bus>(runner: &Runner<K, B>) {
     let mut told = false;
-    while let Err(error) = runner.recover(work).await {
+    while let Err(error) = runner.recover().await {
         if !told {
             warn!(error = %Chain(&error), "engine not there yet, trying on");
             told = true;

@@ -95,11 +95,11 @@ impl<E: Engine> Backend for ComposeBackend<E> {
     }
 
     async fn remove(&self, run: OneOffRun) {
-        one_off::remove(self.engine.as_ref(), &run.container).await;
+        one_off::remove(self.engine.as_ref(), &run).await;
     }
 
-    async fn started_at(&self, run: &mut OneOffRun) -> Option<Timestamp> {
-        one_off::started_at(self.engine.as_ref(), run).await
+    async fn tail(&self, run: &OneOffRun, limit: usize) -> String {
+        one_off::tail(self.engine.as_ref(), run, limit).await
     }
 
     async fn runs(

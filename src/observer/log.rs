@@ -53,6 +53,9 @@ impl Observer for Log {
             Event::LeftoverRemoved { service, run_id, leftover: Leftover::Second } => {
                 warn!(target: RUNNER, %service, %run_id, "removing a second run of a service");
             }
+            Event::ForeignRun { service, run_id } => {
+                warn!(target: RUNNER, %service, %run_id, "a run goes on that this daemon did not begin");
+            }
             Event::LeftoversStay => {
                 warn!(target: RUNNER, "containers of earlier runs do not go away, starting without them");
             }
@@ -129,22 +132,26 @@ fn run_ended(report: &RunReport) {
     let RunReport { service, run_id, exit_code, error, .. } = report;
     let trigger = report.trigger.as_str();
     let duration_ms = milliseconds(report.duration);
-    let tail = (!report.tail.is_empty()).then_some(report.tail.as_str());
+    let (tail, note) = ((!report.tail.is_empty()).then_some(report.tail.as_str()), report.note);
     match report.outcome {
         Outcome::Succeeded => {
-            info!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, "run succeeded");
+            info!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, note, "run succeeded");
         }
         Outcome::Failed => {
-            warn!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, error, tail, "run failed");
+            warn!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, error, note, tail, "run failed");
         }
         Outcome::TimedOut => {
-            warn!(target: RUNNER, %service, %run_id, trigger, duration_ms, error, tail, "run timed out");
+            warn!(target: RUNNER, %service, %run_id, trigger, duration_ms, error, note, tail, "run timed out");
         }
         Outcome::NoOutput => {
-            warn!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, error, "run left no output");
+            warn!(
+                target: RUNNER,
+                %service, %run_id, trigger, exit_code, duration_ms, error, note, tail,
+                "run left no output"
+            );
         }
         Outcome::Cancelled => {
-            warn!(target: RUNNER, %service, %run_id, trigger, duration_ms, error, tail, "run cancelled");
+            warn!(target: RUNNER, %service, %run_id, trigger, duration_ms, error, note, tail, "run cancelled");
         }
     }
 }

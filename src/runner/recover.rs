@@ -1,84 +1,135 @@
-//! What an earlier life of the daemon left: containers that still run are adopted, others removed.
+//! Finds the runs that nobody here has: those that an earlier life of the daemon began, and those whose container came late.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use tokio_util::task::TaskTracker;
 
 use super::Runner;
-use super::run::{Begun, Identity};
-use crate::backend::{Backend, Bounds, Due, Failure};
+use super::claims::{Known, RunClaim};
+use super::verdict::Begun;
+use crate::backend::{Backend, Bounds, Due, Failure, RunState};
 use crate::bus::Bus;
-use crate::clock::Timestamp;
 use crate::event::{Event, Leftover};
+use crate::names::{RunId, ServiceName};
 use crate::report::{RunReport, Trigger};
 
 /// How long the start waits for removals: one that cannot be done must not keep the other services from running.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 
+/// What is said of a run whose end nobody saw.
+const ENDED_AWAY: &str = "ended while the daemon was away";
+
 impl<K: Backend, B: Bus> Runner<K, B> {
-    /// Removes the dead containers of earlier runs, and adopts those that still run: each is a task on `work`, the adopted
-    /// ones held to what is left of their service's time limit. Returns without those that do not go away in good time.
+    /// Adopts the runs of an earlier life of the daemon that go on, and tells of those that ended before it removes them.
+    /// Each is a task of its own. Returns without those that do not go away in good time.
     ///
     /// Call it before anything is started. Containers of other programs, `docker compose run` among them, are left alone.
     ///
     /// # Errors
     ///
     /// When the Engine does not answer; what was begun goes on.
-    pub async fn recover(&self, work: &TaskTracker) -> Result<(), Failure> {
-        let events = &self.inner.events;
-        let mut removals = Vec::new();
-        let remove = |run: K::Run| {
-            let backend = Arc::clone(&self.inner.backend);
-            work.spawn(async move { backend.remove(run).await })
-        };
-        for found in self.inner.backend.runs(&self.inner.projects.name(), None).await? {
-            let Some((run_id, run)) = found.own else { continue };
-            let service = found.service;
-            if !found.alive {
-                let leftover = Leftover::Earlier { container: None };
-                events.emit(&Event::LeftoverRemoved { service, run_id, leftover });
-                removals.push(remove(run));
-                continue;
-            }
-            let Ok(claim) = self.inner.claims.run(&service, &run_id) else {
-                events.emit(&Event::LeftoverRemoved { service, run_id, leftover: Leftover::Second });
-                removals.push(remove(run));
-                continue;
-            };
-            events.emit(&Event::RunAdopted { service: service.clone(), run_id: run_id.clone() });
-            let runner = self.clone();
-            let identity = Identity { service, run_id, trigger: Trigger::Adopted };
-            work.spawn(async move {
-                let report = runner.adopt(run, identity).await;
-                drop(claim);
-                runner.close(&report).await;
-            });
-        }
-        if timeout(REMOVAL_LIMIT, join_all(removals)).await.is_err() {
-            events.emit(&Event::LeftoversStay);
+    pub async fn recover(&self) -> Result<(), Failure> {
+        let ends = self.look_round_at(true).await?;
+        if timeout(REMOVAL_LIMIT, join_all(ends)).await.is_err() {
+            self.inner.events.emit(&Event::LeftoversStay);
         }
         Ok(())
     }
 
-    async fn adopt(&self, mut run: K::Run, identity: Identity) -> RunReport {
+    /// The same while the daemon runs, for what the Engine made late: a create can be carried out long after its answer
+    /// was given up.
+    ///
+    /// # Errors
+    ///
+    /// When the Engine does not answer.
+    pub async fn look_round(&self) -> Result<(), Failure> {
+        self.look_round_at(false).await.map(drop)
+    }
+
+    /// Takes over what nobody has, and returns the ends of what does not go on.
+    async fn look_round_at(&self, start: bool) -> Result<Vec<JoinHandle<()>>, Failure> {
         let inner = &self.inner;
-        let limit = inner.options.service(&identity.service).limit;
-        let (now, at) = (Instant::now(), Timestamp::now());
-        // The wall clock may have been set since: an age that cannot be is none.
-        let started_at = inner.backend.started_at(&mut run).await.filter(|started| *started <= at);
-        let age = started_at.map_or(Duration::ZERO, |started| {
-            Duration::try_from_secs_f64(at.seconds_since(started)).unwrap_or_default()
-        });
-        let (tail, abort) = (inner.options.tail, inner.stages.abort.clone());
-        let deadline = now + limit.saturating_sub(age);
-        let bounds = Bounds { deadline, due: Due::at(deadline), limit, tail, abort };
-        let _watched = self.watch(&identity.service, &identity.run_id, &bounds);
-        let finished = inner.backend.finish(&mut run, &bounds).await;
-        inner.backend.remove(run).await;
-        let begun = Begun { instant: now.checked_sub(age).unwrap_or(now), at: started_at.unwrap_or(at) };
-        identity.report(begun, finished, limit)
+        let asked = Instant::now();
+        let mut ends = Vec::new();
+        for found in inner.backend.runs(&inner.projects.name(), None).await? {
+            let Some((run_id, run)) = found.own else { continue };
+            let (service, state) = (found.service, found.state);
+            if !self.knows(&service) {
+                continue;
+            }
+            let told = match inner.claims.known(&service, &run_id, asked) {
+                Known::Active => continue,
+                Known::Ended => true,
+                Known::No => false,
+            };
+            let claim = if told { None } else { inner.claims.run(&service, &run_id).ok() };
+            let (name, id) = (service.clone(), run_id.clone());
+            let removed = |leftover| Event::LeftoverRemoved { service: name.clone(), run_id: id.clone(), leftover };
+            let event = match (state, &claim) {
+                (RunState::Alive, Some(_)) => Event::RunAdopted { service: name, run_id: id },
+                (RunState::Alive, None) if start && !told => removed(Leftover::Second),
+                // Another daemon's, by its looks.
+                (RunState::Alive, None) if !told => {
+                    inner.events.emit(&Event::ForeignRun { service: name, run_id: id });
+                    continue;
+                }
+                (RunState::Alive | RunState::Created | RunState::Ended, _) => {
+                    removed(Leftover::Earlier { container: None })
+                }
+            };
+            inner.events.emit(&event);
+            let end = inner.stages.work.spawn(self.clone().end_found(service, run_id, run, (state, told), claim));
+            if state != RunState::Alive {
+                ends.push(end);
+            }
+        }
+        Ok(ends)
+    }
+
+    /// Follows a found run to its end, which is at once where it has no claim, and removes it. One that was `told` already
+    /// is removed without a word.
+    async fn end_found(
+        self,
+        service: ServiceName,
+        run_id: RunId,
+        mut run: K::Run,
+        (state, told): (RunState, bool),
+        claim: Option<RunClaim>,
+    ) {
+        if told {
+            return self.inner.backend.remove(run).await;
+        }
+        let limit = self.inner.options.service(&service).limit;
+        let cancel = claim.as_ref().map(RunClaim::cancel).unwrap_or_default();
+        if claim.is_none() && state == RunState::Alive {
+            cancel.cancel();
+        }
+        // How long it ran is not known for certain, as the wall clock may have been set since: its limit begins anew.
+        let abort = self.inner.stages.abort.clone();
+        let deadline = Instant::now() + limit;
+        let bounds = Bounds { deadline, due: Due::at(deadline), limit, abort, cancel };
+        let _watched = self.watch(&service, &run_id, &bounds);
+        let mut report = self.see_to_its_end(&service, run_id, &mut run, state, &bounds).await;
+        if let Some(removal) = self.conclude(Some(run), &mut report, claim).await {
+            removal.await.ok();
+        }
+    }
+
+    /// Follows a found run to its end.
+    pub(super) async fn see_to_its_end(
+        &self,
+        service: &ServiceName,
+        run_id: RunId,
+        run: &mut K::Run,
+        state: RunState,
+        bounds: &Bounds,
+    ) -> RunReport {
+        let begun = Begun::now(service.clone(), run_id, Trigger::Adopted);
+        let finished = self.inner.backend.finish(run, bounds).await;
+        let mut report = begun.finished(&finished, bounds).by_the_engines_clock();
+        report.note = (state == RunState::Ended).then_some(ENDED_AWAY);
+        report
     }
 }

@@ -1,18 +1,21 @@
 //! One run of an ephemeral service, from the decision to its container's removal.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use super::claims::RunClaim;
+use super::claims::{InTheWay, RunClaim};
+use super::verdict::Begun;
 use super::{RunError, RunRequest, Runner, ServiceOptions};
-use crate::backend::{Backend, Bounds, Due, End, Failure, Finished, NotStarted, RunSpec};
+use crate::backend::{Backend, Bounds, Due, Failure, Finished, FoundRun, NotStarted, RunSpec, RunState};
 use crate::bus::{self, Bus};
 use crate::clock::Timestamp;
 use crate::event::{Event, Leftover};
-use crate::names::{RunId, ServiceName};
-use crate::report::{Chain, Outcome, RunReport, Trigger};
+use crate::names::{RunId, ServiceName, SourceId};
+use crate::report::{Chain, Outcome, RunReport};
 use crate::spec::Slug;
 
 /// Run records that Redis keeps of a service.
@@ -37,25 +40,11 @@ impl<F: Into<NotStarted>> From<F> for NoRun {
     }
 }
 
-/// When a run began, on both clocks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Begun {
-    pub(super) instant: Instant,
-    pub(super) at: Timestamp,
-}
-
-/// Which run it is that ended.
-#[derive(Debug, Clone)]
-pub(super) struct Identity {
-    pub(super) service: ServiceName,
-    pub(super) run_id: RunId,
-    pub(super) trigger: Trigger,
-}
-
 impl<K: Backend, B: Bus> Runner<K, B> {
     /// Runs an ephemeral service now and waits for its end.
     ///
-    /// A run that was begun gives a report, whatever it came to. Returns only once the run's container is gone.
+    /// A run that was begun gives a report, whatever it came to. Its container is removed after that: until it is gone, the
+    /// service is not free, and a further run waits.
     ///
     /// # Errors
     ///
@@ -71,71 +60,112 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let turn_by = Instant::now() + request.wait_for_turn;
         let claim = self.claim(service, &run_id, turn_by).await?;
         let options = inner.options.service(service);
-        // A run with variables of its own does something else than the source's work, such as a scan.
-        let proof = options.proof.as_ref().filter(|_| request.environment.is_empty());
         let trigger = request.trigger;
         inner.events.emit(&Event::RunBegins { service: service.clone(), run_id: run_id.clone(), trigger });
-        let (begun, ended) = loop {
+        let (begun, bounds, ended) = loop {
             if inner.stages.intake.is_cancelled() {
                 return Err(RunError::ShuttingDown);
             }
-            let begun = Begun { instant: Instant::now(), at: Timestamp::now() };
-            match self.attempt(&request, &slug, options).await {
+            let begun = Begun::now(service.clone(), run_id.clone(), trigger);
+            let mut bounds = self.bounds(options.limit, &claim);
+            match self.attempt(&request, &slug, options, &mut bounds).await {
                 // A run that somebody else made is in the way: nobody tells us of its end.
                 Err(NoRun::Refused(RunError::Busy { .. })) if Instant::now() < turn_by => {
                     sleep_until(turn_by.min(Instant::now() + TURN_LOOK)).await;
                 }
-                ended => break (begun, ended),
+                ended => break (begun, bounds, ended),
             }
         };
-        let identity = Identity { service: request.service, run_id, trigger: request.trigger };
-        let mut report = match ended {
+        let since = begun.at;
+        let (run, mut report) = match ended {
             Err(NoRun::Refused(error)) => return Err(error),
-            Err(NoRun::NotStarted(why)) => identity.not_started(begun, &why),
-            Ok(finished) => identity.report(begun, finished, options.limit),
+            Err(NoRun::NotStarted(why)) => (None, begun.not_started(why, &bounds)),
+            Ok((run, finished)) => (Some(run), begun.finished(&finished, &bounds)),
         };
-        if let Some(source) = proof
-            && report.outcome.is_success()
-        {
-            // A source may write its time in whole seconds.
-            let since = Timestamp(begun.at.0.floor());
-            match bus::reported_since(inner.bus.as_ref(), source, since).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    report.outcome = Outcome::NoOutput;
-                    report.error = Some(format!("exited 0, but {source} reported no success during the run"));
-                }
-                Err(error) => debug!(error = %Chain(&error), "not known whether the run left output"),
-            }
+        // A run with variables of its own does something else than the source's work, such as a scan.
+        if let Some(source) = options.proof.as_ref().filter(|_| request.environment.is_empty()) {
+            self.check_source(source, since, &mut report).await;
         }
-        drop(claim);
-        self.close(&report).await;
+        self.conclude(run, &mut report, Some(claim)).await;
         Ok(report)
+    }
+
+    /// What holds for a run that begins now.
+    pub(super) fn bounds(&self, limit: Duration, claim: &RunClaim) -> Bounds {
+        let abort = self.inner.stages.abort.clone();
+        let deadline = Instant::now() + limit;
+        Bounds { deadline, due: Due::at(deadline), limit, abort, cancel: claim.cancel() }
+    }
+
+    /// Tells and records a verdict, then removes what the run left, which is the task that it returns; only then is the
+    /// service free.
+    pub(super) async fn conclude(
+        &self,
+        run: Option<K::Run>,
+        report: &mut RunReport,
+        claim: Option<RunClaim>,
+    ) -> Option<JoinHandle<()>> {
+        let inner = &self.inner;
+        if let Some(run) = &run
+            && !report.outcome.is_success()
+            && report.container_started_at.is_some()
+        {
+            report.tail = inner.backend.tail(run, inner.options.tail).await;
+        }
+        if let Some(claim) = &claim {
+            claim.ended();
+        }
+        self.close(report).await;
+        let (run, backend) = (run?, Arc::clone(&inner.backend));
+        Some(inner.stages.work.spawn(async move {
+            backend.remove(run).await;
+            drop(claim);
+        }))
+    }
+
+    /// Judges a run that exited with 0 by what its source reported.
+    async fn check_source(&self, source: &SourceId, since: Timestamp, report: &mut RunReport) {
+        if !report.outcome.is_success() {
+            return;
+        }
+        let status = match bus::source_status(self.inner.bus.as_ref(), source).await {
+            Ok(status) => status,
+            Err(error) => return debug!(error = %Chain(&error), "not known whether the run left output"),
+        };
+        // A source may write its time in whole seconds.
+        let since = Timestamp(since.0.floor());
+        if !status.as_ref().is_some_and(|status| status.succeeded_since(since)) {
+            let last_error = status.and_then(|status| status.last_error).map(|error| format!(": {error}"));
+            let last_error = last_error.unwrap_or_default();
+            report.outcome = Outcome::NoOutput;
+            report.error = Some(format!("exited 0, but {source} reported no success during the run{last_error}"));
+        }
     }
 
     /// Claims the service's one run; waits for the run that is in the way until a moment.
     async fn claim(&self, service: &ServiceName, run_id: &RunId, turn_by: Instant) -> Result<RunClaim, RunError> {
         let inner = &self.inner;
-        if let Ok(claim) = inner.claims.run(service, run_id) {
-            return Ok(claim);
+        match inner.claims.run(service, run_id) {
+            Ok(claim) => return Ok(claim),
+            Err(InTheWay::Running(other)) if Instant::now() < turn_by => {
+                inner.events.emit(&Event::RunWaits { service: service.clone(), other });
+            }
+            Err(InTheWay::Running(_) | InTheWay::Removing) => {}
         }
-        if Instant::now() < turn_by {
-            let other = self.running(service);
-            inner.events.emit(&Event::RunWaits { service: service.clone(), other });
-        }
+        let removed_by = Instant::now() + inner.options.service(service).limit;
         tokio::select! {
             biased;
             () = inner.stages.intake.cancelled() => Err(RunError::ShuttingDown),
-            claim = inner.claims.run_by(service, run_id, turn_by) => claim.map_err(|other| RunError::Busy {
-                service: service.clone(),
-                container: other.as_ref().map_or_else(|| "another run".to_owned(), |other| format!("run {other}")),
-                run_id: other,
+            claim = inner.claims.run_by(service, run_id, (turn_by, removed_by)) => claim.map_err(|in_the_way| {
+                let InTheWay::Running(run_id) = in_the_way else { return RunError::Removing(service.clone()) };
+                let container = run_id.as_ref().map_or_else(|| "another run".to_owned(), |other| format!("run {other}"));
+                RunError::Busy { service: service.clone(), container, run_id }
             }),
         }
     }
 
     /// Enters a run that ended into the records and tells of it.
-    pub(super) async fn close(&self, report: &RunReport) {
+    async fn close(&self, report: &RunReport) {
         self.inner.ledger.enter(report);
         self.inner.events.emit(&Event::RunEnded { report: report.clone() });
         let record = RunReport { tail: last_bytes(&report.tail, RECORDED_TAIL), ..report.clone() };
@@ -146,99 +176,56 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         }
     }
 
-    async fn attempt(&self, request: &RunRequest, slug: &Slug, options: &ServiceOptions) -> Result<Finished, NoRun> {
+    async fn attempt(
+        &self,
+        request: &RunRequest,
+        slug: &Slug,
+        options: &ServiceOptions,
+        bounds: &mut Bounds,
+    ) -> Result<(K::Run, Finished), NoRun> {
         let inner = &self.inner;
-        let (service, limit) = (&request.service, options.limit);
-        let abort = inner.stages.abort.clone();
-        let deadline = Instant::now() + limit;
-        let mut bounds = Bounds { deadline, due: Due::at(deadline), limit, tail: inner.options.tail, abort };
-        let _watched = self.watch(service, &slug.run_id(), &bounds);
+        let service = &request.service;
+        let _watched = self.watch(service, &slug.run_id(), bounds);
         tokio::select! {
             biased;
-            clear = self.clear_the_way(service) => clear?,
-            () = bounds.abort.cancelled() => return Err(NotStarted::Cancelled.into()),
-            () = tokio::time::sleep_until(bounds.deadline) => return Err(Failure::TooLate(limit).into()),
+            clear = self.clear_the_way(service, bounds) => clear?,
+            () = bounds.cancelled() => return Err(NotStarted::Cancelled.into()),
+            () = sleep_until(bounds.deadline) => return Err(Failure::TooLate(bounds.limit).into()),
         }
         inner.bus.delete(&request.results).await.map_err(Failure::Results)?;
         let project = &inner.projects.select(service, options.profile.as_deref()).map_err(Failure::Project)?;
         let over = options.environment.iter().chain(&request.environment);
         let environment = &over.map(|(key, value)| (key.clone(), value.clone())).collect();
         let spec = RunSpec { project, service, slug, environment };
-        let mut run = inner.backend.begin(spec, &mut bounds).await?;
-        let finished = inner.backend.finish(&mut run, &bounds).await;
-        inner.backend.remove(run).await;
-        Ok(finished)
+        let mut run = inner.backend.begin(spec, bounds).await?;
+        let finished = inner.backend.finish(&mut run, bounds).await;
+        Ok((run, finished))
     }
 
-    /// Makes sure that no run of the service is there, as the Engine sees it; removes what an earlier one left.
-    async fn clear_the_way(&self, service: &ServiceName) -> Result<(), NoRun> {
+    /// Makes sure that no run of the service is there, as the Engine sees it; tells of one that an earlier life of the
+    /// daemon left, and removes it.
+    async fn clear_the_way(&self, service: &ServiceName, bounds: &Bounds) -> Result<(), NoRun> {
         let backend = self.inner.backend.as_ref();
         for found in backend.runs(&self.inner.projects.name(), Some(service)).await? {
-            if found.alive {
-                return Err(NoRun::Refused(RunError::Busy {
-                    service: service.clone(),
-                    run_id: found.own.map(|(run_id, _)| run_id),
-                    container: found.container,
-                }));
-            }
-            if let Some((run_id, run)) = found.own {
-                let (service, leftover) = (service.clone(), Leftover::Earlier { container: Some(found.container) });
-                self.inner.events.emit(&Event::LeftoverRemoved { service, run_id, leftover });
-                backend.remove(run).await;
+            let FoundRun { container, own, state, .. } = found;
+            match (state, own) {
+                (RunState::Alive, own) => {
+                    let (service, run_id) = (service.clone(), own.map(|(run_id, _)| run_id));
+                    return Err(NoRun::Refused(RunError::Busy { service, run_id, container }));
+                }
+                (RunState::Created | RunState::Ended, Some((run_id, mut run))) => {
+                    let leftover = Leftover::Earlier { container: Some(container) };
+                    let (name, id) = (service.clone(), run_id.clone());
+                    self.inner.events.emit(&Event::LeftoverRemoved { service: name, run_id: id, leftover });
+                    let mut report = self.see_to_its_end(service, run_id, &mut run, state, bounds).await;
+                    self.conclude(None, &mut report, None).await;
+                    backend.remove(run).await;
+                }
+                // Somebody else's, who may want to look at it.
+                (RunState::Created | RunState::Ended, None) => {}
             }
         }
         Ok(())
-    }
-}
-
-impl Identity {
-    /// The report of a run that ended before its container existed.
-    fn not_started(self, begun: Begun, why: &NotStarted) -> RunReport {
-        let (outcome, failure) = match why {
-            NotStarted::Failed(failure) => (Outcome::Failed, Some(failure)),
-            NotStarted::TimedOut(failure) => (Outcome::TimedOut, Some(failure)),
-            NotStarted::Cancelled => (Outcome::Cancelled, None),
-        };
-        RunReport {
-            service: self.service,
-            run_id: self.run_id,
-            trigger: self.trigger,
-            outcome,
-            exit_code: None,
-            started_at: begun.at,
-            duration: begun.instant.elapsed(),
-            error: failure.map(|failure| Chain(failure).to_string()),
-            tail: String::new(),
-        }
-    }
-
-    /// The report of a run whose container is gone.
-    pub(super) fn report(self, begun: Begun, finished: Finished, limit: Duration) -> RunReport {
-        let (outcome, exit_code, error) = match finished.end {
-            End::Exited(0) => (Outcome::Succeeded, Some(0), None),
-            End::Exited(code) if finished.out_of_memory => {
-                (Outcome::Failed, Some(code), Some(format!("exited {code}, out of memory")))
-            }
-            End::Exited(code) => (Outcome::Failed, Some(code), Some(format!("exited {code}"))),
-            End::TimedOut => {
-                let limit = humantime::format_duration(limit);
-                (Outcome::TimedOut, None, Some(format!("still running after {limit}, stopped and removed")))
-            }
-            End::TooLate => (Outcome::TimedOut, None, Some(Failure::TooLate(limit).to_string())),
-            End::Cancelled => (Outcome::Cancelled, None, Some("stopped and removed at shutdown".into())),
-            End::Failed(failure) => (Outcome::Failed, None, Some(Chain(&failure).to_string())),
-        };
-        RunReport {
-            service: self.service,
-            run_id: self.run_id,
-            trigger: self.trigger,
-            outcome,
-            exit_code,
-            started_at: begun.at,
-            duration: begun.instant.elapsed(),
-            error,
-            tail: finished.tail,
-        }
     }
 }
 

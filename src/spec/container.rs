@@ -12,7 +12,7 @@ use super::{
     resolve, service, text,
 };
 use crate::compose::project::{HealthCheck, Hook, NullableMap, Project, Service};
-use crate::names::ServiceName;
+use crate::names::{ProjectName, RunId, ServiceName};
 use crate::request::ExecCommand;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
@@ -87,6 +87,12 @@ pub fn service_container(
     Ok(container)
 }
 
+/// The name of a run's container.
+#[must_use]
+pub fn one_off_name(project: &ProjectName, service: &ServiceName, run_id: &RunId) -> String {
+    format!("{project}-{service}-run-{run_id}")
+}
+
 /// The container of a run of a service, as `docker compose run --rm -T` creates it.
 ///
 /// `AutoRemove` is left to the caller's own removal, so that the exit code cannot be lost with the container.
@@ -101,7 +107,7 @@ pub fn one_off(
     options: &SpecOptions,
 ) -> Result<CreateContainer, SpecError> {
     let mut service = service(project, name)?.clone();
-    service.container_name = format!("{}-{name}-run-{}", project.name, run.slug.run_id());
+    service.container_name = one_off_name(&project.name, name, &run.slug.run_id());
     service.tty = false;
     service.stdin_open = true;
     service.ports.clear();

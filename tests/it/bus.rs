@@ -252,7 +252,10 @@ async fn calls_fail_at_once_while_redis_is_away_and_work_again_after(mut server:
 async fn a_source_reported_when_its_status_is_newer_than_the_run(server: impl Server) {
     let bus = server.bus();
     let (source, started) = ("x".parse().unwrap(), Timestamp(1000.0));
-    let reported = async || sense_orchestrator::bus::reported_since(bus, &source, started).await.unwrap();
+    let reported = async || {
+        let status = sense_orchestrator::bus::source_status(bus, &source).await.unwrap();
+        status.is_some_and(|status| status.succeeded_since(started))
+    };
     assert!(!reported().await, "there is no status");
     for (last_success, expected) in
         [(json!(999.9), false), (json!(null), false), (json!("1001"), false), (json!(1000.5), true)]

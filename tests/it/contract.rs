@@ -100,6 +100,8 @@ async fn every_action_is_answered_though_the_client_subscribes_late() {
     });
     let mut listener = daemon.server.client().await;
     listener.call(&["SUBSCRIBE", "cmd:network_camera"]).await;
+    // What is there may be restarted, also where commands may not start it.
+    stack.runner.start(&"web-gateway".parse().unwrap()).await.unwrap();
 
     for (id, action, params, expected) in [
         ("a1", "start_camera", json!({}), Some(json!({}))),

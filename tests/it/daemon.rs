@@ -95,6 +95,19 @@ impl Site {
             .collect()
     }
 
+    /// Waits until the project has no one-off: what ran is removed after its verdict.
+    pub(crate) async fn has_no_one_offs(&self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = self.one_offs().await;
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < end, "{left:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits until a one-off of the service runs.
     pub(crate) async fn runs(&self, service: &str) {
         let end = Instant::now() + PATIENCE;

@@ -74,6 +74,10 @@ fn report(outcome: Outcome) -> Event {
         duration: SECOND,
         error: Some("why".to_owned()),
         tail: "words".to_owned(),
+        note: Some("a note"),
+        container_started_at: None,
+        container_finished_at: None,
+        out_of_memory: false,
     };
     Event::RunEnded { report }
 }
@@ -100,6 +104,7 @@ fn samples() -> Vec<Event> {
         Event::RunWaits { service: service(), other: Some(run_id()) },
         Event::RunStarted { service: service(), run_id: run_id() },
         Event::RunAdopted { service: service(), run_id: run_id() },
+        Event::ForeignRun { service: service(), run_id: run_id() },
         Event::LeftoversStay,
         Event::CommandTaken { action: action(), request_id: request_id() },
         Event::MessagesIgnored { count: 3, last: why() },

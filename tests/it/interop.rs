@@ -16,6 +16,7 @@ use sense_orchestrator::runner::{RunRequest, Runner, RunnerOptions, RunnerStages
 use sense_orchestrator::spec::{Dialect, labels};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::support::bus::FakeBus;
 use crate::support::docker::{self, IMAGE};
@@ -79,7 +80,11 @@ impl Site {
             recreate_dependencies: false,
         };
         let options = RunnerOptions { default, services: BTreeMap::new(), tail: 1 << 10 };
-        let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
+        let stages = RunnerStages {
+            intake: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            work: TaskTracker::new(),
+        };
         let projects = Projects::open(Options {
             working_dir: self.folder.0.clone(),
             project_name: Some(self.project.clone()),
@@ -243,7 +248,12 @@ async fn a_run_of_ours_and_one_of_docker_compose_share_their_dependencies() {
             results: Vec::new(),
             wait_for_turn: Duration::ZERO,
         };
-        site.runner().run(request).await.unwrap()
+        let runner = site.runner();
+        let report = runner.run(request).await.unwrap();
+        while !runner.occupied().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        report
     };
     let report = run().await;
     assert_eq!(report.exit_code, Some(7), "{report:?}");

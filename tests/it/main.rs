@@ -40,3 +40,4 @@ mod settings;
 mod shutdown;
 mod spec;
 mod support;
+mod verdicts;

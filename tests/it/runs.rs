@@ -11,9 +11,8 @@ use sense_orchestrator::runner::{RunError, ServiceOptions};
 use sense_orchestrator::spec::Dialect;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
-use tokio_util::task::TaskTracker;
 
-use crate::support::engine::{FakeEngine, Fault, Script};
+use crate::support::engine::{Fault, Script};
 use crate::support::stack::{Folder, PLAIN, Stack, name};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -310,19 +309,13 @@ async fn killed_at(engine_step: &str) -> Stack {
     let stack = Stack::new(PLAIN);
     stack.engine.script("weather", Script::exits(0, 40 * SECOND));
     // Drops the run in the middle, as a kill does.
-    let until = match engine_step {
-        "created" => {
-            stack.engine.fail("start container", Fault::Refused);
-            stack.engine.fail("remove container", Fault::Refused);
-            Duration::from_millis(1)
-        }
-        "running" => 10 * SECOND,
-        _ => {
-            stack.engine.fail("remove container", Fault::Refused);
-            40 * SECOND + Duration::from_millis(1)
-        }
-    };
-    assert!(tokio::time::timeout(until, stack.run("weather")).await.is_err());
+    if engine_step == "created" {
+        stack.engine.fail("create container", Fault::Unanswered);
+    }
+    assert!(tokio::time::timeout(10 * SECOND, stack.run("weather")).await.is_err());
+    if engine_step == "exited" {
+        sleep(40 * SECOND).await;
+    }
     assert_eq!(stack.engine.container_names().len(), 1, "{engine_step}");
     stack.reborn()
 }
@@ -331,10 +324,9 @@ async fn killed_at(engine_step: &str) -> Stack {
 async fn what_a_killed_daemon_left_dead_is_removed_at_the_next_start() {
     for step in ["created", "exited"] {
         let stack = killed_at(step).await;
-        let work = TaskTracker::new();
-        stack.runner.recover(&work).await.unwrap();
+        stack.runner.recover().await.unwrap();
         assert!(stack.engine.container_names().is_empty(), "{step}");
-        assert!(work.is_empty());
+        assert!(stack.stages.work.is_empty());
     }
 }
 
@@ -345,15 +337,13 @@ async fn a_dead_container_that_cannot_be_removed_holds_up_its_own_service_alone(
         stack.engine.fail("remove container", Fault::Refused);
     }
     let begun = Instant::now();
-    stack.runner.recover(&TaskTracker::new()).await.unwrap();
+    stack.runner.recover().await.unwrap();
     assert!(begun.elapsed() <= 15 * SECOND, "{:?}", begun.elapsed());
     assert_eq!(stack.engine.container_names().len(), 1);
-    let weather = stack.run("weather").await.unwrap();
-    assert_eq!(
-        (weather.outcome, weather.duration),
-        (Outcome::TimedOut, 60 * SECOND),
-        "its service waits for the removal"
-    );
+    let begun = Instant::now();
+    let weather = stack.verdict_of_run("weather", &[]).await.unwrap_err();
+    assert!(matches!(weather, RunError::Removing(_)), "{weather}");
+    assert_eq!(begun.elapsed().as_secs(), 60, "it waits for the removal, for as long as it may run");
 }
 
 #[tokio::test(start_paused = true)]
@@ -366,14 +356,12 @@ async fn what_a_killed_daemon_left_dead_is_removed_before_the_next_run_as_well()
 #[tokio::test(start_paused = true)]
 async fn a_run_that_goes_on_over_a_kill_is_adopted_and_stays_the_services_only_one() {
     let stack = killed_at("running").await;
-    let work = TaskTracker::new();
-    stack.runner.recover(&work).await.unwrap();
+    stack.runner.recover().await.unwrap();
     tokio::task::yield_now().await;
     let running = stack.runner.running(&name("weather")).unwrap();
     let refused = stack.run("weather").await.unwrap_err();
     assert!(matches!(refused, RunError::Busy { run_id: Some(id), .. } if id == running));
-    work.close();
-    work.wait().await;
+    stack.settled().await;
     assert!(stack.engine.container_names().is_empty());
     let record = &stack.runner.records()[&name("weather")];
     assert_eq!((record.runs, record.failures), (1, 0));
@@ -381,17 +369,15 @@ async fn a_run_that_goes_on_over_a_kill_is_adopted_and_stays_the_services_only_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_adopted_run_has_only_what_is_left_of_its_limit() {
+async fn an_adopted_run_has_its_limit_anew() {
     let stack = Stack::new(PLAIN);
     stack.engine.script("weather", Script::stays());
     assert!(tokio::time::timeout(55 * SECOND, stack.run("weather")).await.is_err());
     let stack = stack.reborn();
     let begun = Instant::now();
-    let work = TaskTracker::new();
-    stack.runner.recover(&work).await.unwrap();
-    work.close();
-    work.wait().await;
-    assert!((4 * SECOND..6 * SECOND).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    stack.runner.recover().await.unwrap();
+    stack.settled().await;
+    assert_eq!(begun.elapsed().as_secs(), 60);
     assert_eq!(stack.runner.records()[&name("weather")].failures, 1);
     assert!(stack.engine.container_names().is_empty());
 }
@@ -399,35 +385,16 @@ async fn an_adopted_run_has_only_what_is_left_of_its_limit() {
 #[tokio::test(start_paused = true)]
 async fn a_run_of_somebody_else_is_in_the_way_and_is_left_alone() {
     let stack = Stack::new(PLAIN);
-    run_by_hand(&stack.engine, "weather", "p-weather-run-0123456789ab").await;
-    stack.runner.recover(&TaskTracker::new()).await.unwrap();
+    // What `docker compose run` would have made.
+    let slug = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    stack.engine.put_one_off("p-weather-run-0123456789ab", "weather", slug, "True", true).await;
+    stack.runner.recover().await.unwrap();
     let refused = stack.run("weather").await.unwrap_err();
     assert!(
         matches!(&refused, RunError::Busy { run_id: None, container, .. } if container == "p-weather-run-0123456789ab"),
         "{refused}"
     );
     assert_eq!(stack.engine.running_names(), ["p-weather-run-0123456789ab"]);
-}
-
-/// What `docker compose run` would have made.
-async fn run_by_hand(engine: &FakeEngine, service: &str, container: &str) {
-    use sense_orchestrator::engine::Engine;
-    use sense_orchestrator::spec::{ContainerBody, CreateContainer};
-    engine.script(service, Script::stays());
-    let labels = [
-        ("com.docker.compose.project", "p"),
-        ("com.docker.compose.service", service),
-        ("com.docker.compose.oneoff", "True"),
-        ("com.docker.compose.config-hash", "0"),
-        ("com.docker.compose.slug", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
-    ];
-    let mut body = ContainerBody::default();
-    body.body.image = Some("busybox:test".into());
-    body.body.labels = Some(labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
-    let create = CreateContainer { name: container.into(), platform: None, body, connect: Vec::new() };
-    engine.create_container(&create).await.unwrap();
-    engine.start_container(container).await.unwrap();
-    engine.transcript();
 }
 
 fn with_proof() -> Stack {

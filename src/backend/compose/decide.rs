@@ -12,7 +12,7 @@ use crate::backend::{Failure, RunSpec};
 use crate::clock::Timestamp;
 use crate::compose::project::Project;
 use crate::engine::{Engine, EngineError};
-use crate::names::{ProjectName, ServiceName};
+use crate::names::ProjectName;
 use crate::plan::{self, Call, Graph, ImageSeen, NetworkSeen, Plan, Seen, Stack, VolumeSeen, Wanted};
 use crate::spec::{self, SpecOptions, labels};
 
@@ -142,25 +142,12 @@ impl<E: Engine> ComposeBackend<E> {
     }
 
     /// What bodies depend on besides the project, for no service in particular.
-    async fn spec_options(&self, project: &Project) -> Result<SpecOptions, Failure> {
+    pub(super) async fn spec_options(&self, project: &Project) -> Result<SpecOptions, Failure> {
         let version = self.engine.version().await.map_err(doing("ask the engine's version"))?;
         debug!(project = %project.name, api = %version.api, "preparing");
         let mut options = SpecOptions::new(version.api, self.options.dialect);
         options.proxies.clone_from(&self.options.proxies);
         options.registry_config.clone_from(&self.options.registry_config);
-        Ok(options)
-    }
-
-    /// What the bodies of a service's containers depend on besides the project, for steps that create none.
-    pub(super) async fn service_options(
-        &self,
-        project: &Project,
-        service: &ServiceName,
-        stack: &Stack,
-    ) -> Result<SpecOptions, Failure> {
-        let mut options = self.spec_options(project).await?;
-        options.peers = stack.peers();
-        options.client_files = self.projects.client_files(project, service)?;
         Ok(options)
     }
 

@@ -10,11 +10,11 @@ use super::ComposeBackend;
 use super::carry::Asker;
 use super::one_off::{self, OneOffRun};
 use super::turns::Waits;
-use crate::backend::{Bounds, Failure, FoundRun, NotStarted, RunSpec};
+use crate::backend::{Bounds, Failure, FoundRun, NotStarted, RunSpec, RunState};
 use crate::engine::Engine;
-use crate::names::{ProjectName, ServiceName};
+use crate::names::{ProjectName, RunId, ServiceName};
 use crate::plan::{self, Node, Plan, Wanted};
-use crate::spec::{OneOff, Slug, labels, own_name};
+use crate::spec::{OneOff, Slug, labels, one_off_name, own_name};
 
 impl Bounds {
     /// Gives work up at the deadline or at the shutdown. For work that may be left half-way: looks, and waits.
@@ -22,7 +22,7 @@ impl Bounds {
         tokio::select! {
             biased;
             done = work => done.map_err(Into::into),
-            () = self.abort.cancelled() => Err(NotStarted::Cancelled),
+            () = self.cancelled() => Err(NotStarted::Cancelled),
             () = sleep_until(self.deadline) => Err(NotStarted::TimedOut(Failure::TooLate(self.limit))),
         }
     }
@@ -53,7 +53,7 @@ impl<E: Engine> ComposeBackend<E> {
         let pulling = Instant::now();
         bounds.due.suspend();
         let pulled = tokio::select! {
-            () = bounds.abort.cancelled() => return Err(NotStarted::Cancelled),
+            () = bounds.cancelled() => return Err(NotStarted::Cancelled),
             pulled = self.pull_images(project, &images) => pulled?,
         };
         bounds.deadline += pulling.elapsed();
@@ -110,20 +110,23 @@ fn found(container: ContainerSummary, project: &ProjectName) -> Option<FoundRun<
     let name = own_name(&container).map(str::to_owned);
     let labels = container.labels.unwrap_or_default();
     let service: ServiceName = labels.get(labels::SERVICE)?.parse().ok()?;
-    let slug = labels.get(labels::SLUG).filter(|slug| Slug::is_ours(slug, project, &service));
-    let name = name.or(container.id)?;
-    let run_id = slug.and_then(|slug| slug.get(..12)?.parse().ok());
-    Some(FoundRun {
-        own: run_id.map(|run_id| (run_id, OneOffRun::found(name.clone()))),
-        container: name,
-        service,
-        alive: matches!(
-            container.state,
-            Some(
-                ContainerSummaryStateEnum::RUNNING
-                    | ContainerSummaryStateEnum::PAUSED
-                    | ContainerSummaryStateEnum::RESTARTING
-            )
-        ),
-    })
+    let id = container.id?;
+    let name = name.unwrap_or_else(|| id.clone());
+    let run_id = labels.get(labels::SLUG).and_then(|slug| own_run(slug, &name, project, &service));
+    let state = match container.state {
+        Some(ContainerSummaryStateEnum::CREATED) => RunState::Created,
+        Some(
+            ContainerSummaryStateEnum::RUNNING
+            | ContainerSummaryStateEnum::PAUSED
+            | ContainerSummaryStateEnum::RESTARTING,
+        ) => RunState::Alive,
+        _ => RunState::Ended,
+    };
+    Some(FoundRun { own: run_id.map(|run_id| (run_id, OneOffRun::found(id))), container: name, service, state })
+}
+
+/// The run that a one-off is, where both its slug and its name are as we write them: labels alone can come with an image.
+fn own_run(slug: &str, name: &str, project: &ProjectName, service: &ServiceName) -> Option<RunId> {
+    let run_id: RunId = slug.get(..12).filter(|_| Slug::is_ours(slug, project, service))?.parse().ok()?;
+    (name == one_off_name(project, service, &run_id)).then_some(run_id)
 }

@@ -64,7 +64,8 @@ impl<E: Engine> ComposeBackend<E> {
             if stack.of_service(&service).next().is_none() {
                 return Ok(false);
             }
-            let options = backend.service_options(&project, &service, &stack).await?;
+            let mut options = backend.spec_options(&project).await?;
+            options.client_files = backend.projects.client_files(&project, &service)?;
             let mut steps = plan::stop(&project, &service, &stack).steps;
             let stopped = stack.after(&steps);
             steps.extend(plan::start(&project, &service, &stopped, &options).map_err(Failure::Plan)?.steps);

@@ -12,6 +12,7 @@ use bollard::models::{
     VolumeCreateRequest,
 };
 use futures::{FutureExt, Stream, TryStreamExt};
+use sense_orchestrator::clock::{self, Timestamp};
 use sense_orchestrator::engine::{
     ApiVersion, Engine, EngineError, EngineVersion, ExecCommand, PullImage, RemoveContainer, Upload,
 };
@@ -73,7 +74,7 @@ pub(crate) enum Fault {
     Lost,
     /// The connection breaks after the call was carried out.
     LostAnswer,
-    /// The connection breaks, and the container that the call creates is there only after a while.
+    /// The connection breaks, and the container that the call creates or starts is there, or runs, only after a while.
     Late(Duration),
     /// The call is never carried out, and never answered.
     Hung,
@@ -86,8 +87,27 @@ pub(crate) enum Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Created,
-    Running { since: Instant, ends: Option<Instant> },
-    Exited { code: i64 },
+    /// The start is under way until then.
+    Starting(Instant),
+    Running {
+        since: Instant,
+        ends: Option<Instant>,
+    },
+    Exited {
+        code: i64,
+        since: Instant,
+        at: Instant,
+    },
+}
+
+impl Life {
+    /// The same, ended now where it still ran.
+    fn ended(self, code: i64) -> Self {
+        match self {
+            Self::Running { since, .. } => Self::Exited { code, since, at: Instant::now() },
+            other => other,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -130,10 +150,15 @@ impl FakeContainer {
 
     /// Brings the container's life up to now.
     fn settle(&mut self) {
-        if let Life::Running { ends: Some(ends), .. } = self.life
-            && ends <= Instant::now()
+        if let Life::Starting(since) = self.life
+            && since <= Instant::now()
         {
-            self.life = Life::Exited { code: self.script.exit_code };
+            self.life = Life::Running { since, ends: self.script.runs_for.map(|span| since + span) };
+        }
+        if let Life::Running { since, ends: Some(at) } = self.life
+            && at <= Instant::now()
+        {
+            self.life = Life::Exited { code: self.script.exit_code, since, at };
         }
     }
 
@@ -157,6 +182,8 @@ struct State {
     scripts: BTreeMap<String, Script>,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
     down: bool,
+    /// The Engine was killed: its containers are dead when it comes back.
+    crashed: bool,
     ids: u64,
     transcript: Vec<String>,
 }
@@ -189,6 +216,7 @@ impl FakeEngine {
 
     /// The same with another API version.
     pub(crate) fn speaking(api: ApiVersion) -> Arc<Self> {
+        follow_the_tests_clock();
         let engine = Self {
             api,
             origin: Instant::now(),
@@ -238,18 +266,55 @@ impl FakeEngine {
         state.down = true;
         for container in state.containers.values_mut() {
             container.settle();
-            if matches!(container.life, Life::Running { .. }) {
-                container.life = Life::Exited { code: 137 };
-            }
+            container.life = container.life.ended(137);
         }
         drop(state);
         self.changed.notify_waiters();
     }
 
+    /// Kills the Engine: what ran is found dead when it comes back.
+    pub(crate) fn crash(&self) {
+        let mut state = self.state.lock().unwrap();
+        (state.down, state.crashed) = (true, true);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Cuts the connection: the containers go on.
+    pub(crate) fn lose_connection(&self) {
+        self.state.lock().unwrap().down = true;
+        self.changed.notify_waiters();
+    }
+
     /// Brings the Engine back.
     pub(crate) fn come_back(&self) {
-        self.state.lock().unwrap().down = false;
+        let mut state = self.state.lock().unwrap();
+        state.down = false;
+        if std::mem::take(&mut state.crashed) {
+            state.settle();
+            state.containers.values_mut().for_each(|container| container.life = container.life.ended(255));
+        }
+        drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// Puts a one-off there that somebody else made, with that slug; it runs where it `stays`, else it ended.
+    pub(crate) async fn put_one_off(&self, container: &str, service: &str, slug: &str, one_off: &str, stays: bool) {
+        self.script(service, if stays { Script::stays() } else { Script::exits(0, Duration::ZERO) });
+        let labels = [
+            ("com.docker.compose.project", "p"),
+            ("com.docker.compose.service", service),
+            ("com.docker.compose.oneoff", one_off),
+            ("com.docker.compose.config-hash", "0"),
+            ("com.docker.compose.slug", slug),
+        ];
+        let mut body = ContainerBody::default();
+        body.body.image = Some("busybox:test".into());
+        body.body.labels = Some(labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
+        let create = CreateContainer { name: container.into(), platform: None, body, connect: Vec::new() };
+        self.create_container(&create).await.unwrap();
+        self.start_container(container).await.unwrap();
+        self.transcript();
     }
 
     /// Removes a container behind everybody's back.
@@ -312,6 +377,16 @@ impl FakeEngine {
             Some(Fault::Lost) => Err(lost(call)),
             Some(Fault::LostAnswer) => {
                 self.carry_out(act)?;
+                Err(lost(call))
+            }
+            Some(Fault::Late(after)) if call == "start container" => {
+                self.carry_out(act)?;
+                let mut state = self.state.lock().unwrap();
+                for container in state.containers.values_mut() {
+                    if matches!(container.life, Life::Running { since, .. } if since == Instant::now()) {
+                        container.life = Life::Starting(Instant::now() + after);
+                    }
+                }
                 Err(lost(call))
             }
             Some(Fault::Late(after)) => {
@@ -636,7 +711,8 @@ impl Engine for FakeEngine {
             let life = self.call(call, |state| Ok(find(state, call, container)?.life)).await?;
             match life {
                 Life::Created => return Ok(0),
-                Life::Exited { code } => return Ok(code),
+                Life::Exited { code, .. } => return Ok(code),
+                Life::Starting(until) => tokio::time::sleep_until(until).await,
                 Life::Running { ends: Some(ends), .. } => {
                     tokio::select! {
                         () = tokio::time::sleep_until(ends) => {}
@@ -658,7 +734,7 @@ impl Engine for FakeEngine {
                     return Ok(false);
                 }
                 if !ignores {
-                    found.life = Life::Exited { code: 143 };
+                    found.life = found.life.ended(143);
                 }
                 self.say(state, &line);
                 Ok(ignores)
@@ -669,7 +745,7 @@ impl Engine for FakeEngine {
             self.call(call, |state| {
                 let found = find(state, call, container)?;
                 if matches!(found.life, Life::Running { .. }) {
-                    found.life = Life::Exited { code: 137 };
+                    found.life = found.life.ended(137);
                     self.changed.notify_waiters();
                 }
                 Ok(())
@@ -685,7 +761,7 @@ impl Engine for FakeEngine {
             let found = find(state, call, container)?;
             let line = format!("kill {}", found.shown());
             if matches!(found.life, Life::Running { .. }) {
-                found.life = Life::Exited { code: 137 };
+                found.life = found.life.ended(137);
                 self.say(state, &line);
             }
             Ok(())
@@ -799,6 +875,18 @@ impl Engine for FakeEngine {
     }
 }
 
+/// A moment of the test's clock as the Engine writes it.
+fn stamp(moment: Instant) -> String {
+    let seconds = Timestamp::now().0 - moment.elapsed().as_secs_f64();
+    humantime::format_rfc3339_nanos(std::time::UNIX_EPOCH + Duration::from_secs_f64(seconds)).to_string()
+}
+
+/// Lets the wall clock of this thread go on with the test's clock, which may stand still and leap.
+fn follow_the_tests_clock() {
+    let (origin, began) = (Instant::now(), Timestamp::now());
+    clock::set_wall_clock(move || Timestamp(began.0 + origin.elapsed().as_secs_f64()));
+}
+
 fn mounts(container: &FakeContainer) -> Vec<MountPoint> {
     let mount = |(path, volume): (&String, &String)| MountPoint {
         typ: Some("volume".into()),
@@ -816,7 +904,7 @@ fn summary(container: &FakeContainer, networks: &BTreeMap<String, NetworkInspect
     };
     let networks = container.endpoints.keys().map(endpoint).collect();
     let state = match container.life {
-        Life::Created => ContainerSummaryStateEnum::CREATED,
+        Life::Created | Life::Starting(_) => ContainerSummaryStateEnum::CREATED,
         Life::Running { .. } => ContainerSummaryStateEnum::RUNNING,
         Life::Exited { .. } => ContainerSummaryStateEnum::EXITED,
     };
@@ -833,22 +921,19 @@ fn summary(container: &FakeContainer, networks: &BTreeMap<String, NetworkInspect
 }
 
 fn inspection(container: &FakeContainer) -> ContainerInspectResponse {
-    let (status, code) = match container.life {
-        Life::Created => (ContainerStateStatusEnum::CREATED, 0),
-        Life::Running { .. } => (ContainerStateStatusEnum::RUNNING, 0),
-        Life::Exited { code } => (ContainerStateStatusEnum::EXITED, code),
+    let never = || "0001-01-01T00:00:00Z".to_owned();
+    let (status, code, started, finished) = match container.life {
+        Life::Created | Life::Starting(_) => (ContainerStateStatusEnum::CREATED, 0, never(), never()),
+        Life::Running { since, .. } => (ContainerStateStatusEnum::RUNNING, 0, stamp(since), never()),
+        Life::Exited { code, since, at } => (ContainerStateStatusEnum::EXITED, code, stamp(since), stamp(at)),
     };
-    let age = match container.life {
-        Life::Running { since, .. } => since.elapsed(),
-        Life::Created | Life::Exited { .. } => Duration::ZERO,
-    };
-    let started = humantime::format_rfc3339_nanos(std::time::SystemTime::now() - age).to_string();
     let state = ContainerState {
         status: Some(status),
         running: Some(matches!(container.life, Life::Running { .. })),
         exit_code: Some(code),
         health: container.health().map(|status| Health { status: Some(status), ..Health::default() }),
         started_at: Some(started),
+        finished_at: Some(finished),
         ..ContainerState::default()
     };
     ContainerInspectResponse {

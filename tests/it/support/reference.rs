@@ -123,7 +123,8 @@ impl<B: Bus> Stack<B> {
         std::fs::write(folder.join("compose.yaml"), COMPOSE).unwrap();
         let engine = FakeEngine::new();
         let (intake, abort) = (CancellationToken::new(), CancellationToken::new());
-        let stages = RunnerStages { intake: intake.clone(), abort: abort.clone() };
+        let work = TaskTracker::new();
+        let stages = RunnerStages { intake: intake.clone(), abort: abort.clone(), work: work.clone() };
         let runner = runner(&engine, &bus, &folder, stages);
         let intervals = watch::Sender::new(Arc::new(settings.intervals()));
         Self {
@@ -135,7 +136,7 @@ impl<B: Bus> Stack<B> {
             problems: watch::Sender::default(),
             intake,
             abort,
-            work: TaskTracker::new(),
+            work,
             epoch: Instant::now(),
             folder,
         }
@@ -148,7 +149,8 @@ impl<B: Bus> Stack<B> {
 
     /// A runner that knows nothing of ours, as a second daemon has.
     pub(crate) fn other_runner(&self) -> Runner<ComposeBackend<FakeEngine>, B> {
-        let stages = RunnerStages { intake: self.intake.clone(), abort: self.abort.clone() };
+        let (intake, abort) = (self.intake.clone(), self.abort.clone());
+        let stages = RunnerStages { intake, abort, work: TaskTracker::new() };
         runner(&self.engine, &self.bus, &self.folder, stages)
     }
 

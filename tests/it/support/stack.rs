@@ -15,6 +15,7 @@ use sense_orchestrator::report::{RunReport, Trigger};
 use sense_orchestrator::runner::{RunError, RunRequest, Runner, RunnerOptions, RunnerStages, ServiceOptions};
 use sense_orchestrator::spec::Dialect;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::bus::FakeBus;
 use super::engine::FakeEngine;
@@ -96,7 +97,11 @@ impl Stack {
         options: RunnerOptions,
         compose: ComposeOptions,
     ) -> Self {
-        let stages = RunnerStages { intake: CancellationToken::new(), abort: CancellationToken::new() };
+        let stages = RunnerStages {
+            intake: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            work: TaskTracker::new(),
+        };
         let projects = Projects::open(Options { working_dir: folder.0.clone(), ..Options::default() }).unwrap();
         let projects = Arc::new(projects);
         let backend = ComposeBackend::new(Arc::clone(&engine), Arc::clone(&projects), compose.clone());
@@ -117,9 +122,27 @@ impl Stack {
 
     /// Runs a service with variables.
     pub(crate) async fn run_with(&self, service: &str, environment: &[(&str, &str)]) -> Result<RunReport, RunError> {
+        let report = self.verdict_of_run(service, environment).await;
+        self.settled().await;
+        report
+    }
+
+    /// The same, but returns with the verdict: the container is still to be removed.
+    pub(crate) async fn verdict_of_run(
+        &self,
+        service: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<RunReport, RunError> {
         let environment = environment.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
         let (service, trigger, results) = (name(service), Trigger::Schedule, Vec::new());
         self.runner.run(RunRequest { service, trigger, environment, results, wait_for_turn: Duration::ZERO }).await
+    }
+
+    /// Waits until what was begun in the background has ended.
+    pub(crate) async fn settled(&self) {
+        while !self.stages.work.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
