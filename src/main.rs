@@ -43,11 +43,7 @@ fn main() -> ExitCode {
 }
 
 /// Does what was asked for; the exit code, and why it is not 0.
-fn run(
-    command: Command,
-    sources: Sources,
-    settings: Result<Settings, SettingsErrors>,
-) -> (ExitCode, Option<String>) {
+fn run(command: Command, sources: Sources, settings: Result<Settings, SettingsErrors>) -> (ExitCode, Option<String>) {
     #[cfg(feature = "tls")]
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

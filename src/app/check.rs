@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use tokio_util::sync::CancellationToken;
@@ -14,13 +15,15 @@ use crate::backend::compose::ComposeBackend;
 use crate::bus::redis::RedisBus;
 use crate::cli;
 use crate::compose::project::Project;
+use crate::engine::Engine as _;
 use crate::engine::docker::Docker;
-use crate::engine::{ApiVersion, Engine as _};
+use crate::ledger::{Ledger, Limits};
 use crate::names::ServiceName;
 use crate::observer::Events;
+use crate::observer::status::Tally;
 use crate::projects::Projects;
 use crate::report::Chain;
-use crate::runner::{Runner, RunnerStages};
+use crate::runner::{History, Runner, RunnerStages};
 use crate::settings::{Reading, Settings, Sources};
 use crate::spec::{self, SpecError, SpecOptions};
 
@@ -138,8 +141,7 @@ async fn look(
         if let Some(every) = every {
             let limit = humantime::format_duration(settings.service(name).timeout);
             let when = every.map_or_else(|| "on command only".to_owned(), |every| format!("every {every}"));
-            let needs: Vec<&str> =
-                selected.services.keys().filter(|other| *other != name).map(AsRef::as_ref).collect();
+            let needs: Vec<&str> = selected.services.keys().filter(|other| *other != name).map(AsRef::as_ref).collect();
             let after = if needs.is_empty() { String::new() } else { format!(", after {}", needs.join(", ")) };
             let _ = writeln!(text, "{name}: {when}, at most {limit}{after}");
             if reachable.is_ok() {
@@ -199,14 +201,16 @@ async fn missing_images(projects: &Projects, selected: &Project, engine: &Docker
 }
 
 /// A runner that is only asked what it would do.
-fn read_only_runner(
-    settings: &Settings,
-    backend: ComposeBackend<Docker>,
-    projects: Arc<Projects>,
-) -> ReadOnlyRunner {
+fn read_only_runner(settings: &Settings, backend: ComposeBackend<Docker>, projects: Arc<Projects>) -> ReadOnlyRunner {
     let (intake, abort) = (CancellationToken::new(), CancellationToken::new());
     let stages = RunnerStages { intake, abort, work: TaskTracker::new() };
-    Runner::new(Arc::new(backend), Arc::new(None), projects, runner_options(settings), stages, Events::default())
+    Runner::new(Arc::new(backend), Arc::new(None), projects, runner_options(settings), stages, history())
+}
+
+/// No history: what does not run has none.
+fn history() -> History {
+    let limits = Limits { records: 0, age: Duration::ZERO, bytes: 0 };
+    History { events: Events::default(), ledger: Ledger::in_memory(limits), tally: Tally::default() }
 }
 
 /// The calls of a run of the service with their causes, one a line.

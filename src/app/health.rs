@@ -90,12 +90,7 @@ async fn serve<K: Backend, B: Bus>(
     server::run(socket, greeting, own_uid, answer, intake).await
 }
 
-async fn look<K: Backend, B: Bus>(
-    runner: &Runner<K, B>,
-    bus: &B,
-    watched: &Watched,
-    asked: Greeting,
-) -> Health {
+async fn look<K: Backend, B: Bus>(runner: &Runner<K, B>, bus: &B, watched: &Watched, asked: Greeting) -> Health {
     let engine = match timeout(ENGINE_LIMIT, runner.ping()).await {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(Chain(&failure).to_string()),

@@ -11,6 +11,7 @@
 mod any_text;
 mod architecture;
 mod bus;
+mod check;
 mod command_line;
 mod commands;
 mod compose;
@@ -31,6 +32,7 @@ mod health;
 mod interop;
 mod ledger;
 mod lifecycle;
+mod memory;
 mod process;
 mod redis_attacks;
 mod runs;
