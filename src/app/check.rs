@@ -72,9 +72,7 @@ pub(super) async fn check(sources: &Sources, options: cli::Check) -> Result<(), 
 }
 
 impl Faults {
-    fn end(mut self, strict: bool) -> Result<(), Failed> {
-        self.findings.sort();
-        self.findings.dedup();
+    fn end(self, strict: bool) -> Result<(), Failed> {
         let findings: Vec<String> = self.findings.iter().map(ToString::to_string).collect();
         if !strict {
             for finding in &findings {
@@ -96,7 +94,11 @@ impl Faults {
 
     fn find(&mut self, projects: &Projects, path: &[&str], what: String) {
         let place = projects.current().place(path).map(|place| place.to_string());
-        self.findings.push(Finding { place, what });
+        let finding = Finding { place, what };
+        // A service is looked at again with each that depends on it.
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
     }
 }
 
@@ -181,7 +183,10 @@ fn refused_keys(projects: &Projects, selected: &Project, options: &SpecOptions, 
                     SpecError::Unsupported { key, .. } | SpecError::InvalidValue { key, .. } => *key,
                     _ => "",
                 };
-                let what = format!("service {name}: {}", Chain(&error));
+                let mut what = Chain(&error).to_string();
+                if !what.contains(name.as_str()) {
+                    what = format!("service {name}: {what}");
+                }
                 let path: Vec<&str> = ["services", name.as_str()].into_iter().chain(key.split('.')).collect();
                 faults.find(projects, &path, what);
             }

@@ -9,7 +9,7 @@ use crate::names::ServiceName;
 use crate::settings::{Origins, Settings, nearest};
 
 /// Something that is wrong although it can be read, with its place.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
     /// File and line, variable or option.
     pub(super) place: Option<String>,
@@ -108,7 +108,8 @@ impl References<'_> {
     fn restarts(&mut self, path: &[&str], name: &ServiceName) {
         let Some((_, service)) = self.model.services().find(|(other, _)| *other == name) else { return };
         let Some((key, policy)) = restart_policy(service) else { return };
-        let at = self.model.place(&["services", name.as_str(), key]).map(|place| format!(" ({place})"));
+        let place: Vec<&str> = ["services", name.as_str()].into_iter().chain(key.split('.')).collect();
+        let at = self.model.place(&place).map(|place| format!(" ({place})"));
         let at = at.unwrap_or_default();
         self.push(path, format!("the service's `{key}` is {policy}{at}: it runs all the time already"));
     }
@@ -129,7 +130,7 @@ impl References<'_> {
 fn restart_policy(service: &Service) -> Option<(&'static str, &str)> {
     // Where both are there, the Engine is told the first.
     let (key, policy) = match service.deploy.as_ref().and_then(|deploy| deploy.restart_policy.as_ref()) {
-        Some(policy) => ("deploy", policy.condition.as_str()),
+        Some(policy) => ("deploy.restart_policy.condition", policy.condition.as_str()),
         None => ("restart", service.restart.as_str()),
     };
     matches!(policy, "always" | "any" | "unless-stopped").then_some((key, policy))

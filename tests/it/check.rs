@@ -60,7 +60,19 @@ fn a_strict_check_names_all_that_names_nothing_or_cannot_work_with_its_place() {
     folder.write("compose.yaml", COMPOSE);
     folder.write("s.yaml", SETTINGS);
     let (_, errors, code) = check(&folder, &["--strict"]);
-    insta::assert_snapshot!(errors.replace(&folder.0.display().to_string(), "…"), @"");
+    insta::assert_snapshot!(errors.replace(&folder.0.display().to_string(), "…"), @r#"
+    s.yaml:9: services.backup.profile: no service of the Compose file has the profile nigt; did you mean `night`?
+    s.yaml:3: services.bakcup: no service bakcup in the Compose file; did you mean `backup`?
+    s.yaml:5: services.db.every: the service's `deploy.restart_policy.condition` is any (compose.yaml:9:31): it runs all the time already
+    s.yaml:4: services.web.every: the service's `restart` is always (compose.yaml:6:5): it runs all the time already
+    s.yaml:13: actions.save: no service backpu in the Compose file; did you mean `backup`?
+    s.yaml:16: reactions.done: no service wep in the Compose file; did you mean `web`?
+    s.yaml:18: config_changes.x.service: no service wbe in the Compose file; did you mean `web`?
+    s.yaml:19: commands.deny: no service database in the Compose file
+    s.yaml:19: commands.profiles: no service of the Compose file has the profile day
+    COMPOSE_PROFILES: compose.profiles: no service of the Compose file has the profile nigth; did you mean `night`?
+    compose.yaml:12:5: service "odd" uses `provider`, which is not supported: the service is run by a Compose plugin
+    "#);
     assert_eq!(code, Some(1));
     let (text, errors, code) = check(&folder, &[]);
     assert_eq!((errors.as_str(), code), ("", Some(0)), "{text}");
