@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::action::Step;
+use crate::action::{Action, Reaction, Step};
 use crate::compose::Model;
 use crate::compose::project::Service;
 use crate::names::ServiceName;
@@ -63,8 +63,8 @@ pub(super) fn findings(settings: &Settings, origins: &Origins, model: &Model) ->
 
 /// Services that the settings name, in actions and reactions, too.
 pub(super) fn named_services(settings: &Settings) -> Vec<&ServiceName> {
-    let actions = settings.actions.values().flat_map(|action| action.steps());
-    let reactions = settings.reactions.values().flat_map(|reaction| reaction.steps());
+    let actions = settings.actions.values().flat_map(Action::steps);
+    let reactions = settings.reactions.values().flat_map(Reaction::steps);
     let mut names: Vec<&ServiceName> =
         settings.services.keys().chain(actions.chain(reactions).filter_map(Step::fixed_service)).collect();
     names.sort_unstable();
@@ -91,7 +91,7 @@ impl References<'_> {
         let known: Vec<&str> = self.model.services().map(|(name, _)| name.as_str()).collect();
         if !known.contains(&name.as_str()) {
             let near = hint(nearest(name.as_str(), known));
-            self.push(path, format!("no service {name} in the Compose file{near}"));
+            self.push(path, &format!("no service {name} in the Compose file{near}"));
         }
     }
 
@@ -100,7 +100,7 @@ impl References<'_> {
             self.model.services().flat_map(|(_, service)| service.profiles.iter().map(String::as_str)).collect();
         if profile != "*" && !known.contains(&profile) {
             let near = hint(nearest(profile, known));
-            self.push(path, format!("no service of the Compose file has the profile {profile}{near}"));
+            self.push(path, &format!("no service of the Compose file has the profile {profile}{near}"));
         }
     }
 
@@ -111,10 +111,10 @@ impl References<'_> {
         let place: Vec<&str> = ["services", name.as_str()].into_iter().chain(key.split('.')).collect();
         let at = self.model.place(&place).map(|place| format!(" ({place})"));
         let at = at.unwrap_or_default();
-        self.push(path, format!("the service's `{key}` is {policy}{at}: it runs all the time already"));
+        self.push(path, &format!("the service's `{key}` is {policy}{at}: it runs all the time already"));
     }
 
-    fn push(&mut self, path: &[&str], what: String) {
+    fn push(&mut self, path: &[&str], what: &str) {
         // A list in a variable is one text, whose items have no place of their own.
         let list = path.split_last().map_or(path, |(_, list)| list);
         let items = path.last().is_some_and(|last| last.parse::<usize>().is_ok());
