@@ -21,7 +21,7 @@ use crate::observer::{Events, log};
 use crate::projects::Projects;
 use crate::report::Chain;
 use crate::runner::{History, Runner, RunnerOptions, RunnerStages, ServiceOptions};
-use crate::settings::{self, DockerHost, Settings, SettingsErrors, SettingsWarning, Sources};
+use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsErrors, SettingsWarning, Sources};
 use crate::spec::Dialect;
 use crate::supervisor::Supervisor;
 
@@ -156,6 +156,7 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
         },
         services: services.collect(),
         tail: settings.runs.tail,
+        tail_of_success: settings.runs.keep_output == KeepOutput::All,
     }
 }
 
@@ -184,7 +185,13 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let projects = Arc::new(projects);
     let dialect = dialect(&settings.compose, located.deployed_by);
     info!(project = %projects.name(), compose_version = %dialect, "project loaded");
-    let memory = memory::open(&settings).await?;
+    let memory = tokio::select! {
+        opened = memory::open(&settings) => opened?,
+        Some(signal) = futures::StreamExt::next(&mut signals) => {
+            info!(signal, "stopped before the start was over");
+            return Ok(());
+        }
+    };
 
     let bus = bus(&settings).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
     let bus = Arc::new(bus);

@@ -61,8 +61,10 @@ pub struct RunnerOptions {
     pub default: ServiceOptions,
     /// By service.
     pub services: BTreeMap<ServiceName, ServiceOptions>,
-    /// Bytes of a failed run's output that are kept.
+    /// Bytes of a run's output that are kept.
     pub tail: usize,
+    /// Whether the output of runs that succeed is kept too.
+    pub tail_of_success: bool,
 }
 
 impl RunnerOptions {

@@ -45,7 +45,7 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    fn new(error: impl Into<String>) -> Self {
+    pub(super) fn new(error: impl Into<String>) -> Self {
         Self { error: error.into(), data: Map::new(), refused: false }
     }
 
@@ -266,7 +266,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         }
     }
 
-    async fn list(&self, key: &str) -> Result<Value, Fault> {
+    pub(super) async fn list(&self, key: &str) -> Result<Value, Fault> {
         let found = self.bus.get(&[key.to_owned()]).await.map_err(|error| Fault::of(&error))?;
         let Some(text) = found.into_iter().flatten().next() else {
             return Err(Fault::new(format!("the run left no result at {key}")));
@@ -399,7 +399,7 @@ fn failure(report: &RunReport) -> String {
     }
 }
 
-fn last_lines(tail: &str) -> String {
+pub(super) fn last_lines(tail: &str) -> String {
     let skip = tail.lines().count().saturating_sub(TAIL_LINES);
     let lines: Vec<&str> = tail.lines().skip(skip).collect();
     let text = lines.join("\n");

@@ -174,7 +174,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     ) -> Option<JoinHandle<()>> {
         let inner = &self.inner;
         if let Some(run) = &run
-            && !report.outcome.is_success()
+            && (inner.options.tail_of_success || !report.outcome.is_success())
             && report.container_started_at.is_some()
         {
             report.tail = inner.backend.tail(run, inner.options.tail).await;

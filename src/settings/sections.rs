@@ -210,17 +210,17 @@ pub enum FirstRun {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Daemon {
-    /// What it does where another one has the project.
+    /// What it does where another one has the state directory.
     pub standby: Standby,
 }
 
-/// What a daemon does where another one has the project.
+/// What a daemon does where another one has the state directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standby {
     /// It says so and ends.
     Exit,
-    /// It says so and waits until it can have the project itself.
+    /// It says so and waits until it can have it itself.
     Wait,
 }
 

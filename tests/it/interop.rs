@@ -79,7 +79,7 @@ impl Site {
             profile: None,
             recreate_dependencies: false,
         };
-        let options = RunnerOptions { default, services: BTreeMap::new(), tail: 1 << 10 };
+        let options = RunnerOptions { default, services: BTreeMap::new(), tail: 1 << 10, tail_of_success: false };
         let stages = RunnerStages {
             intake: CancellationToken::new(),
             abort: CancellationToken::new(),

@@ -212,3 +212,14 @@ async fn before_the_clock_is_set_an_interval_has_to_pass() {
     life.stop(&stack).await;
     assert_eq!(records(&stack.ledger).await.len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_output_of_a_run_that_succeeds_is_kept_where_the_settings_ask_for_it() {
+    for keep in [false, true] {
+        let stack = Stack::with(PLAIN, |options| options.tail_of_success = keep);
+        stack.engine.script("weather", Script { output: "done\n".into(), ..Script::exits(0, SECOND) });
+        stack.run("weather").await.unwrap();
+        let records = records(&stack.ledger).await;
+        assert_eq!(records[0].tail.as_deref(), keep.then_some("done\n"));
+    }
+}

@@ -248,6 +248,7 @@ fn runner<B: Bus>(
         },
         services: BTreeMap::new(),
         tail: 64 * 1024,
+        tail_of_success: false,
     };
     let backend = ComposeBackend::new(Arc::clone(engine), Arc::clone(&projects), ComposeOptions::default());
     Runner::new(Arc::new(backend), Arc::clone(bus), projects, options, stages, history(ledger(), bus))

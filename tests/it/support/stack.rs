@@ -86,7 +86,7 @@ impl Stack {
             profile: None,
             recreate_dependencies: false,
         };
-        let mut options = RunnerOptions { default, services: BTreeMap::new(), tail: 64 << 10 };
+        let mut options = RunnerOptions { default, services: BTreeMap::new(), tail: 64 << 10, tail_of_success: false };
         change(&mut options);
         Self::over(folder, FakeEngine::new(), FakeBus::new(), options, ComposeOptions::default(), ledger())
     }
