@@ -75,6 +75,7 @@ fn report(outcome: Outcome) -> Event {
         error: Some("why".to_owned()),
         tail: "words".to_owned(),
         note: Some("a note"),
+        warning: None,
         container_started_at: None,
         container_finished_at: None,
         out_of_memory: false,
