@@ -14,10 +14,13 @@ use crate::bus::redis::{AddressError, RedisBus};
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::event;
+use crate::observer::ledger::LedgerWriter;
+use crate::observer::redis_records::RedisRecords;
+use crate::observer::status::Tally;
 use crate::observer::{Events, log};
 use crate::projects::Projects;
 use crate::report::Chain;
-use crate::runner::{Runner, RunnerOptions, RunnerStages, ServiceOptions};
+use crate::runner::{History, Runner, RunnerOptions, RunnerStages, ServiceOptions};
 use crate::settings::{self, DockerHost, Settings, SettingsWarning};
 use crate::spec::Dialect;
 use crate::supervisor::Supervisor;
@@ -80,7 +83,7 @@ impl Failed {
 /// A configuration that cannot be used, or a command that failed.
 pub async fn run(command: Command, settings: Settings) -> Result<(), Failed> {
     match command {
-        Command::Daemon => daemon(settings).await,
+        Command::Daemon => Box::pin(daemon(settings)).await,
         Command::Run => {
             Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
         }
@@ -188,8 +191,17 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let backend = ComposeBackend::new(engine, Arc::clone(&projects), compose_options(&settings.docker, dialect))
         .tracked_by(supervisor.work());
     let options = runner_options(&settings);
-    let events = Events::new(vec![Box::new(log::Log)]);
-    let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages, events.clone());
+    let (ledger, tally) = (memory.ledger.clone(), Tally::default());
+    let (redis_records, records_to_redis) = RedisRecords::new(Arc::clone(&bus));
+    // Whoever else wants to hear what happens is one more line.
+    let events = Events::new(vec![
+        Box::new(LedgerWriter::new(ledger.clone())),
+        Box::new(log::Log::default()),
+        Box::new(tally.clone()),
+        Box::new(redis_records),
+    ]);
+    let history = History { events: events.clone(), ledger, tally };
+    let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages, history);
 
     let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
     let connected = async {
@@ -217,7 +229,7 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         closing.cancel();
         ended
     };
-    let (ended, ()) = tokio::join!(supervised, connected);
+    let (ended, (), ()) = tokio::join!(supervised, connected, records_to_redis.run(closing.clone()));
     memory.ledger.sync().await;
     ended.context("the daemon ended").map_err(Failed::Other)
 }

@@ -7,6 +7,7 @@ use crate::backend::Backend;
 use crate::bus::{self, Bus};
 use crate::clock::Timestamp;
 use crate::names::SourceId;
+use crate::record::Reason;
 use crate::report::{Chain, Outcome, RunReport};
 
 /// What is warned of when a run reported a success and left nothing else.
@@ -41,6 +42,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             let last_error = status.and_then(|status| status.last_error).map(|error| format!(": {error}"));
             let last_error = last_error.unwrap_or_default();
             report.outcome = Outcome::NoOutput;
+            report.reason = Some(Reason::NoOutput);
             report.error = Some(format!("exited 0, but {source} reported no success during the run{last_error}"));
         }
     }

@@ -11,7 +11,15 @@ const LAYERS: [&[&str]; 8] = [
     &["engine", "bus", "file", "ledger", "observer"],
     &["projects", "memory"],
     &["backend"],
-    &["engine::docker", "bus::redis", "ledger::file", "observer::log", "backend::compose"],
+    &[
+        "engine::docker",
+        "bus::redis",
+        "ledger::file",
+        "observer::ledger",
+        "observer::log",
+        "observer::redis_records",
+        "backend::compose",
+    ],
     &["runner", "scheduler", "dispatcher", "monitor", "seeder"],
     &["settings", "telemetry", "supervisor", "control", "app", "cli", "main", "lib"],
 ];

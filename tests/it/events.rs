@@ -9,6 +9,7 @@ use sense_orchestrator::clock::Timestamp;
 use sense_orchestrator::event::{self, Answer, Consequence, Event, Leftover, Operation, Peer, Skip};
 use sense_orchestrator::names::{RequestId, RunId, ServiceName};
 use sense_orchestrator::observer::{Events, Observer, log};
+use sense_orchestrator::record::{Reason, Record};
 use sense_orchestrator::report::{Outcome, RunReport, Trigger};
 use sense_orchestrator::schedule::Change;
 use sense_orchestrator::settings::{Color, Log, LogFormat};
@@ -63,8 +64,8 @@ fn names() -> BTreeSet<&'static str> {
     body.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
 }
 
-fn report(outcome: Outcome) -> Event {
-    let report = RunReport {
+fn run_report(outcome: Outcome) -> RunReport {
+    RunReport {
         service: name("web"),
         run_id: run_id(),
         trigger: Trigger::Schedule,
@@ -74,13 +75,22 @@ fn report(outcome: Outcome) -> Event {
         duration: SECOND,
         error: Some("why".to_owned()),
         tail: "words".to_owned(),
-        note: Some("a note"),
+        note: Some("more"),
         warning: None,
         container_started_at: None,
         container_finished_at: None,
         out_of_memory: false,
-    };
-    Event::RunEnded { report }
+        reason: None,
+    }
+}
+
+fn report(outcome: Outcome) -> Event {
+    Event::RunEnded { report: run_report(outcome) }
+}
+
+fn record() -> Record {
+    let record = Record::pending(name("web"), 1, run_id(), Trigger::Schedule, Timestamp(0.0));
+    Record { reason: Some(Reason::Interrupted), ..record }
 }
 
 fn run_id() -> RunId {
@@ -98,7 +108,8 @@ fn samples() -> Vec<Event> {
         Event::Scheduled { change: change() },
         Event::ScheduleChanged { change: change() },
         Event::ScheduleRefused { error: why() },
-        Event::SlotDue { service: service() },
+        Event::SlotDue { service: service(), slot: Timestamp(0.0) },
+        Event::Recorded { record: Box::new(record()) },
         Event::SlotQueued { service: service(), waits_for: "max_parallel" },
         Event::SlotsMissed { service: service(), missed: 3 },
         Event::RunBegins { service: service(), run_id: run_id(), trigger: Trigger::Schedule },
@@ -107,7 +118,7 @@ fn samples() -> Vec<Event> {
         Event::RunAdopted { service: service(), run_id: run_id() },
         Event::ForeignRun { service: service(), run_id: run_id() },
         Event::LeftoversStay,
-        Event::CommandTaken { action: action(), request_id: request_id() },
+        Event::CommandTaken { action: action(), request_id: request_id(), fingerprint: why() },
         Event::MessagesIgnored { count: 3, last: why() },
         Event::MessagesLost { lost: 3 },
         Event::ReactionBegins { channel: channel(), payload: "{}".to_owned() },
@@ -117,6 +128,7 @@ fn samples() -> Vec<Event> {
         Event::ConfigWritten { section: section(), from: "environment", again: false },
         Event::ConfigWritten { section: section(), from: "last seen value", again: true },
         Event::ConfigNotWritten { error: why() },
+        Event::VariableIgnored { variable: "A".to_owned(), expected: why() },
         Event::ServiceOverdue { service: service(), source: "s".parse().ok(), silent: SECOND, every: SECOND },
         Event::ServiceRecovered { service: service() },
     ];
@@ -132,6 +144,8 @@ fn samples() -> Vec<Event> {
     samples.extend(
         [Outcome::Succeeded, Outcome::Failed, Outcome::TimedOut, Outcome::NoOutput, Outcome::Cancelled].map(report),
     );
+    let warned = RunReport { warning: Some("less"), ..run_report(Outcome::Succeeded) };
+    samples.push(Event::RunEnded { report: warned });
     let leftovers = [Leftover::Earlier { container: Some("c".to_owned()) }, Leftover::Second];
     samples.extend(leftovers.map(|leftover| Event::LeftoverRemoved { service: service(), run_id: run_id(), leftover }));
     let operations = [Operation::Started, Operation::Stopped, Operation::Restarted];
@@ -142,6 +156,7 @@ fn samples() -> Vec<Event> {
         request_id: request_id(),
         answer,
         took: SECOND,
+        reply: Some(why().into()),
     }));
     let consequences = [
         Consequence::RestartRequired,
@@ -181,7 +196,7 @@ fn logged(event: &Event) -> Line {
     );
     let writer = written.clone();
     let dispatch = telemetry::dispatch(&settings, false, move || writer.clone());
-    tracing::dispatcher::with_default(&dispatch, || Events::new(vec![Box::new(log::Log)]).emit(event));
+    tracing::dispatcher::with_default(&dispatch, || Events::new(vec![Box::new(log::Log::default())]).emit(event));
     let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
     let line: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?} of {event:?}"));
     let text = |key: &str| line[key].as_str().unwrap().to_owned();
@@ -215,7 +230,7 @@ fn observers_hear_of_events_in_their_order() {
     let heard = Arc::default();
     let observer = |name| -> Box<dyn Observer> { Box::new(Names(Arc::clone(&heard), name)) };
     let events = Events::new(vec![observer("first"), observer("second")]);
-    events.emit(&Event::SlotDue { service: name("web") });
+    events.emit(&Event::SlotDue { service: name("web"), slot: Timestamp(0.0) });
     events.emit(&Event::LeftoversStay);
     let expected = ["first slot_due", "second slot_due", "first leftovers_stay", "second leftovers_stay"];
     assert_eq!(*heard.lock().unwrap(), expected);

@@ -118,6 +118,7 @@ async fn what_ended_while_the_daemon_was_away_is_told_with_code_output_and_times
         assert_eq!(lines[0]["note"], "ended while the daemon was away");
         assert_eq!(lines[0]["duration_ms"], 40_000);
         assert_eq!(lines[0]["tail"], if code == 0 { json!(null) } else { json!("the last words\n") });
+        sleep(SECOND).await;
         let record: serde_json::Value = serde_json::from_str(&stack.bus.values("runs:weather")[0]).unwrap();
         assert_eq!(record["exit_code"], code);
         assert_eq!(stack.engine.container_names(), [""; 0]);
@@ -185,7 +186,10 @@ async fn a_success_without_a_reading_of_its_time_is_warned_of_and_is_no_failure(
     let line = &log.lines("run succeeded")[0];
     assert_eq!((&line["level"], &line["warning"]), (&json!("WARN"), &json!("reported success, wrote no readings")));
     let record: serde_json::Value = serde_json::from_str(&stack.bus.values("runs:weather")[0]).unwrap();
-    assert_eq!(record["warning"], "reported success, wrote no readings");
+    assert_eq!(
+        (&record["state"], &record["error"]),
+        (&json!("succeeded"), &json!("reported success, wrote no readings"))
+    );
     // One fresh reading is enough, also in whole seconds; what is no reading is passed over.
     stack.bus.put_text("source:weather:3", "[not JSON");
     stack.bus.put("source:weather:7", &json!({"value": 1, "timestamp": (now + 5.0).floor()}));
