@@ -140,6 +140,7 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
         let options = ServiceOptions {
             limit: service.timeout,
             proof: service.status.filter(|_| service.check_output).cloned(),
+            expects_readings: service.status.filter(|_| service.expects_readings).cloned(),
             environment: service.env.cloned().unwrap_or_default(),
             profile: service.profile.map(str::to_owned),
             recreate_dependencies: service.recreate_dependencies,
@@ -150,6 +151,7 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
         default: ServiceOptions {
             limit: settings.runs.timeout,
             proof: None,
+            expects_readings: None,
             environment: BTreeMap::new(),
             profile: None,
             recreate_dependencies: false,

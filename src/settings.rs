@@ -140,6 +140,8 @@ pub struct ServiceSettings<'a> {
     pub env: Option<&'a BTreeMap<String, String>>,
     /// Whether a run that did not refresh [`ServiceSettings::status`] has failed.
     pub check_output: bool,
+    /// Whether a run that wrote no readings of that source is warned of.
+    pub expects_readings: bool,
     /// Whether a start recreates its dependencies, too, where they run and differ.
     pub recreate_dependencies: bool,
 }
@@ -217,6 +219,7 @@ impl Settings {
             profile: own.and_then(|own| own.profile.as_deref()),
             env: own.map(|own| &own.env.0),
             check_output: own.is_some_and(|own| own.check_output),
+            expects_readings: own.is_some_and(|own| own.expects_readings),
             recreate_dependencies: own.is_some_and(|own| own.recreate_dependencies),
         }
     }
