@@ -9,28 +9,27 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::backend::compose::{ComposeBackend, ComposeOptions};
+use crate::backend::compose::ComposeOptions;
 use crate::bus::redis::{AddressError, RedisBus};
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::event;
-use crate::observer::{Events, log};
 use crate::projects::Projects;
 use crate::report::Chain;
-use crate::runner::{Runner, RunnerOptions, RunnerStages, ServiceOptions};
+use crate::runner::{RunnerOptions, ServiceOptions};
 use crate::settings::{self, DockerHost, Settings, SettingsWarning};
 use crate::spec::Dialect;
-use crate::supervisor::Supervisor;
 
 mod commands;
 mod components;
+mod daemon;
 mod health;
 mod memory;
 mod own_container;
 mod project;
 mod signals;
 
-use components::Parts;
+pub use daemon::{Daemon, Running};
 
 /// Pause between two tries of what the daemon cannot start without.
 const RETRY: Duration = Duration::from_secs(2);
@@ -164,11 +163,12 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let meaningless = signals::meaningless().context("cannot listen for signals")?;
     let engine = Arc::new(engine(&settings.docker));
     let located = tokio::select! {
-        located = project::locate(&settings.compose, engine.as_ref()) => located,
+        biased;
         Some(signal) = futures::StreamExt::next(&mut signals) => {
             info!(signal, "stopped before the start was over");
             return Ok(());
         }
+        located = project::locate(&settings.compose, engine.as_ref()) => located,
     };
     let projects =
         Projects::open(located.options.clone()).map_err(|errors| Failed::Configuration(errors.to_string()))?;
@@ -179,43 +179,28 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
 
     let bus = bus(&settings).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
     let bus = Arc::new(bus);
-    let mut supervisor = Supervisor::new();
-    let stages = supervisor.stages();
-    let (intake, abort) = (stages.intake.clone(), stages.abort.clone());
-    let runner_stages = RunnerStages { intake, abort, work: supervisor.work() };
-    let backend = ComposeBackend::new(engine, Arc::clone(&projects), compose_options(&settings.docker, dialect))
-        .tracked_by(supervisor.work());
-    let options = runner_options(&settings);
-    let events = Events::new(vec![Box::new(log::Log)]);
-    let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages, events.clone());
+    let daemon = Daemon {
+        settings: settings.clone(),
+        engine,
+        bus: Arc::clone(&bus),
+        projects,
+        compose: compose_options(&settings.docker, dialect),
+        own_service: located.own_service,
+    };
+    let mut running = daemon.start().context("own source id")?;
+    let intake = running.supervisor.stages().intake;
+    let health =
+        health::answer(settings, running.runner.clone(), Arc::clone(&bus), memory.ledger.status(), intake.clone());
+    running.supervisor.start("health", health);
+    running.supervisor.start("signals", signals::ignore(meaningless, intake));
 
-    let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
+    let closing = CancellationToken::new();
     let connected = async {
-        if let Some(redis) = redis.as_ref() {
+        if let Some(redis) = bus.as_ref() {
             redis.run(closing.clone()).await;
         }
     };
-    let parts = Parts {
-        settings: settings.clone(),
-        runner: runner.clone(),
-        bus: Arc::clone(&bus),
-        events,
-        own_service: located.own_service,
-        own_source: OWN_SOURCE.parse().context("own source id")?,
-    };
-    parts.start(&mut supervisor);
-    supervisor.start(
-        "health",
-        health::answer(settings.clone(), runner.clone(), bus, memory.ledger.status(), stages.intake.clone()),
-    );
-    supervisor.start("signals", signals::ignore(meaningless, stages.intake.clone()));
-    // The connection outlives every component: the last replies go over it.
-    let supervised = async {
-        let ended = supervisor.run(signals, settings.shutdown.grace, || runner.occupied()).await;
-        closing.cancel();
-        ended
-    };
-    let (ended, ()) = tokio::join!(supervised, connected);
+    let (ended, ()) = tokio::join!(running.run(signals, &closing), connected);
     memory.ledger.sync().await;
     ended.context("the daemon ended").map_err(Failed::Other)
 }

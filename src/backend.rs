@@ -92,6 +92,7 @@ impl Bounds {
     /// Waits until the run has to end before its time.
     pub async fn cancelled(&self) {
         tokio::select! {
+            biased;
             () = self.abort.cancelled() => {}
             () = self.cancel.cancelled() => {}
         }

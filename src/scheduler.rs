@@ -54,6 +54,7 @@ pub async fn run<K: Backend, B: Bus>(
         }
         let next = timetable.next_wake().map(|at| origin + at);
         tokio::select! {
+            biased;
             () = intake.cancelled() => return,
             () = sleep_until(next.unwrap_or(origin)), if next.is_some() => {}
             changed = intervals.changed() => {

@@ -178,6 +178,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
             Step::Reply { field, from } => Ok(Yield::Field(field.clone(), self.list(from).await?)),
             Step::Report(Report::Services) => Ok(Yield::Field("services".to_owned(), self.services())),
             Step::Wait(span) => tokio::select! {
+                biased;
                 () = self.intake.cancelled() => Err(Fault::new("shutting down")),
                 () = tokio::time::sleep(*span) => Ok(Yield::Nothing),
             },

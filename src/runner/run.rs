@@ -238,10 +238,9 @@ fn last_bytes(text: &str, limit: usize) -> String {
 
 /// Bytes for a slug: from the kernel, or in its absence from what differs between two runs.
 pub(crate) fn random() -> [u8; 24] {
-    let mut bytes = [0; 24];
-    if getrandom::getrandom(&mut bytes).is_err() {
+    crate::random::bytes().unwrap_or_else(|_| {
         let stamp = Timestamp::now().0.to_bits().to_le_bytes();
-        bytes.iter_mut().zip(stamp.iter().cycle()).for_each(|(byte, stamp)| *byte = *stamp);
-    }
-    bytes
+        let mut stamp = stamp.iter().cycle();
+        std::array::from_fn(|_| stamp.next().copied().unwrap_or_default())
+    })
 }

@@ -53,6 +53,7 @@ impl<E: Engine> ComposeBackend<E> {
         let pulling = Instant::now();
         bounds.due.suspend();
         let pulled = tokio::select! {
+            biased;
             () = bounds.cancelled() => return Err(NotStarted::Cancelled),
             pulled = self.pull_images(project, &images) => pulled?,
         };
