@@ -79,7 +79,7 @@ impl Failed {
 /// A configuration that cannot be used, or a command that failed.
 pub async fn run(command: Command, settings: Settings) -> Result<(), Failed> {
     match command {
-        Command::Daemon => daemon(settings).await,
+        Command::Daemon => Box::pin(daemon(settings)).await,
         Command::Run => {
             Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
         }
@@ -186,6 +186,7 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         projects,
         compose: compose_options(&settings.docker, dialect),
         own_service: located.own_service,
+        ledger: memory.ledger.clone(),
     };
     let mut running = daemon.start().context("own source id")?;
     let intake = running.supervisor.stages().intake;

@@ -14,7 +14,9 @@ use tokio_util::task::TaskTracker;
 use crate::action::{Actions, ConfigChanges, Reactions};
 use crate::backend::Backend;
 use crate::bus::{Bus, Event};
+use crate::event::Event::{MessagesIgnored, MessagesLost};
 use crate::log_limit::LogLimit;
+use crate::observer::Events;
 use crate::report::Problems;
 use crate::runner::Runner;
 use crate::schedule::Intervals;
@@ -91,6 +93,7 @@ pub async fn run<K: Backend, B: Bus>(
     lifetime: Lifetime,
 ) {
     let Options { actions, reactions, config_changes, services, max_in_flight, reply_ttl } = options;
+    let events = runner.events().clone();
     let Outputs { intervals, problems, work } = outputs;
     let services = Arc::new(services);
     let (replies, delivery) = replies(Arc::clone(&bus), reply_ttl, lifetime.intake.clone());
@@ -112,6 +115,7 @@ pub async fn run<K: Backend, B: Bus>(
         results: ResultTurns::default(),
     });
     let handlers = Handlers {
+        events,
         commands: CommandHandler::new(Arc::clone(&steps), actions, replies, (max_in_flight, reply_ttl), work.clone()),
         reactions: ReactionHandler::new(steps, reactions, work.clone()),
         work,
@@ -121,6 +125,7 @@ pub async fn run<K: Backend, B: Bus>(
 
 /// Who takes the messages that arrive.
 struct Handlers<K, B> {
+    events: Events,
     commands: CommandHandler<K, B>,
     reactions: ReactionHandler<K, B>,
     work: TaskTracker,
@@ -134,7 +139,6 @@ impl<K: Backend, B: Bus> Handlers<K, B> {
             std::iter::once(commands.as_str()).chain(self.reactions.channels()).map(str::to_owned).collect();
         let mut messages = bus.subscribe(&channels);
         let work = self.work.clone();
-        let mut lost_lines = LogLimit::new(1, WARN_EVERY);
         let mut done = std::pin::pin!(async {
             intake.cancelled().await;
             work.wait().await;
@@ -152,11 +156,7 @@ impl<K: Backend, B: Bus> Handlers<K, B> {
                         // The replies are delivered in the same task, and have their turn in a burst.
                         tokio::task::consume_budget().await;
                     }
-                    Some(Event::Gap { lost: Some(lost) }) => {
-                        if let Some(line) = lost_lines.allow(Instant::now()) {
-                            tracing::warn!(lost, suppressed = line.suppressed, "messages lost");
-                        }
-                    }
+                    Some(Event::Gap { lost: Some(lost) }) => self.events.emit(&MessagesLost { lost }),
                     Some(Event::Gap { lost: None }) => tracing::debug!("listening for messages"),
                     None => return,
                 },
@@ -182,9 +182,9 @@ impl Default for IgnoredMessages {
 }
 
 impl IgnoredMessages {
-    fn count(&mut self, fault: &dyn std::fmt::Display) {
+    fn count(&mut self, fault: &dyn std::fmt::Display, events: &Events) {
         if let Some(line) = self.0.allow(Instant::now()) {
-            tracing::warn!(count = line.count(), last = %fault, "messages ignored");
+            events.emit(&MessagesIgnored { count: line.count(), last: fault.to_string() });
         }
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! `docs/events.md` has every event with its line in the log; a test compares the two.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::names::{RequestId, RunId, ServiceName, SourceId};
+use crate::record::Record;
 use crate::report::{RunReport, Trigger};
 use crate::schedule::Change;
 
@@ -33,6 +36,8 @@ pub enum Event {
     SlotDue {
         /// The service.
         service: ServiceName,
+        /// When.
+        slot: Timestamp,
     },
     /// A slot waits before its run may begin.
     SlotQueued {
@@ -54,6 +59,11 @@ pub enum Event {
         service: ServiceName,
         /// How many.
         missed: u64,
+    },
+    /// A run, or a slot without one, has a record, or another state in it.
+    Recorded {
+        /// The record.
+        record: Box<Record>,
     },
     /// A run is being prepared.
     RunBegins {
@@ -90,7 +100,7 @@ pub enum Event {
         /// The run.
         run_id: RunId,
     },
-    /// The container of a run that nobody follows any more is removed.
+    /// The container of a run that nobody follows was found; it is removed.
     LeftoverRemoved {
         /// The service.
         service: ServiceName,
@@ -123,6 +133,8 @@ pub enum Event {
         action: String,
         /// Its id, where it has one.
         request_id: Option<RequestId>,
+        /// Stands for its action and parameters: the same id with others is another command.
+        fingerprint: String,
     },
     /// A command that was taken on was carried out, or not.
     CommandAnswered {
@@ -132,6 +144,8 @@ pub enum Event {
         request_id: Option<RequestId>,
         /// What it came to.
         answer: Answer,
+        /// The reply, where somebody can be answered.
+        reply: Option<Arc<str>>,
         /// How long it took.
         took: Duration,
     },
@@ -176,6 +190,13 @@ pub enum Event {
         from: &'static str,
         /// It was there before.
         again: bool,
+    },
+    /// A variable that a section takes its first value from does not parse: its default is used.
+    VariableIgnored {
+        /// Its name.
+        variable: String,
+        /// What it should be.
+        expected: String,
     },
     /// A section of the configuration could not be written.
     ConfigNotWritten {
@@ -335,6 +356,7 @@ impl Event {
             Self::SlotQueued { .. } => "slot_queued",
             Self::SlotSkipped { .. } => "slot_skipped",
             Self::SlotsMissed { .. } => "slots_missed",
+            Self::Recorded { .. } => "recorded",
             Self::RunBegins { .. } => "run_begins",
             Self::RunWaits { .. } => "run_waits",
             Self::RunStarted { .. } => "run_started",
@@ -352,6 +374,7 @@ impl Event {
             Self::ReactionEnded { .. } => "reaction_ended",
             Self::ReactionsDropped { .. } => "reactions_dropped",
             Self::ConfigWritten { .. } => "config_written",
+            Self::VariableIgnored { .. } => "variable_ignored",
             Self::ConfigNotWritten { .. } => "config_not_written",
             Self::ConfigChanged { .. } => "config_changed",
             Self::ConnectionLost { .. } => "connection_lost",

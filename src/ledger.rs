@@ -6,7 +6,7 @@
 //! daemon loses nothing, and a power cut at most the last second. A store that cannot be used stops nothing: it is set
 //! aside, and tried again each minute. `docs/ledger.md` tells why it is built like this.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -20,6 +20,7 @@ use crate::clock::Timestamp;
 use crate::names::{RequestId, RunId, ServiceName};
 use crate::record::Record;
 
+mod boot;
 pub mod disk;
 pub mod entry;
 pub mod file;
@@ -28,10 +29,11 @@ mod journal;
 mod known;
 mod writer;
 
+pub use boot::set_boot_clock;
 pub use entry::{Entry, Request, RunStart, Slots};
 pub use index::{Limits, Query};
 pub use journal::{FILE, Journal, JournalError, Page, Queued};
-pub use known::{Known, Unfinished};
+pub use known::{Known, KnownSlot, Unfinished};
 pub use writer::Writer;
 
 use disk::Disk;
@@ -230,6 +232,24 @@ impl Ledger {
     #[must_use]
     pub fn last_run(&self, job: &ServiceName) -> Option<Record> {
         self.known().last_run(job).cloned()
+    }
+
+    /// The newest slot of each service that had one, whatever became of it.
+    #[must_use]
+    pub fn last_slots(&self) -> BTreeMap<ServiceName, KnownSlot> {
+        self.known().last_slots()
+    }
+
+    /// The ids of all commands that are known; right after the start those of an earlier life.
+    #[must_use]
+    pub fn requests(&self) -> BTreeSet<RequestId> {
+        self.known().requests()
+    }
+
+    /// Commands that were taken and not answered; right after the start those of an earlier life.
+    #[must_use]
+    pub fn unanswered(&self) -> Vec<Request> {
+        self.known().unanswered()
     }
 
     /// When the newest record was written; a clock that is before it is not set yet.

@@ -6,7 +6,10 @@ use futures::future::{BoxFuture, FutureExt, ready};
 
 use crate::event::Event;
 
+pub mod ledger;
 pub mod log;
+pub mod redis_records;
+pub mod status;
 
 /// Somebody who hears of every event.
 ///

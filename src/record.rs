@@ -133,8 +133,10 @@ reasons! {
     Replaced = "replaced",
     /// `cancelled`, `skipped`: the daemon was ending.
     Shutdown = "shutdown",
-    /// `skipped`: the service's run of an earlier slot goes on.
+    /// `skipped`, `cancelled`: another run of the service goes on.
     Busy = "busy",
+    /// `skipped`: the project has no such service.
+    UnknownService = "unknown_service",
     /// `skipped`: as many runs wait already as may.
     QueueFull = "queue_full",
     /// `skipped`: the service's schedule is paused.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::names::{RunId, ServiceName};
+use crate::record::Reason;
 
 /// An error with all its sources, `outer: inner: innermost`, for a log line or a reply.
 pub struct Chain<'a>(pub &'a (dyn Error + 'static));
@@ -128,6 +129,9 @@ pub struct RunReport {
     /// The kernel killed it for want of memory.
     #[serde(skip)]
     pub out_of_memory: bool,
+    /// More about the outcome, in one word.
+    #[serde(skip)]
+    pub reason: Option<Reason>,
 }
 
 fn milliseconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -14,26 +14,29 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::{Backend, Bounds, Failure, RunSpec};
 use crate::bus::Bus;
-use crate::names::{RunId, ServiceName, SourceId};
+use crate::clock::Timestamp;
+use crate::ledger::Slots;
+use crate::names::{RequestId, RunId, ServiceName, SourceId};
 use crate::observer::Events;
+use crate::observer::status::ServiceTally;
 use crate::plan::{self, Graph};
 use crate::projects::Projects;
 use crate::report::Trigger;
 use crate::spec::Slug;
 
 mod claims;
-mod ledger;
+mod history;
 mod overrun;
 mod recover;
 mod run;
 mod services;
 mod verdict;
 
-pub use ledger::Record;
+pub use history::History;
+pub use run::AcceptedRun;
 pub(crate) use run::random;
 
 use claims::Claims;
-use ledger::Ledger;
 use overrun::{Overruns, Watched};
 
 /// How one service is run.
@@ -69,12 +72,16 @@ impl RunnerOptions {
 }
 
 /// A wish to run an ephemeral service now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RunRequest {
     /// Which service.
     pub service: ServiceName,
     /// Why.
     pub trigger: Trigger,
+    /// When the slot fell due that it is for.
+    pub slot: Option<Timestamp>,
+    /// The command that asks for it.
+    pub request_id: Option<RequestId>,
     /// Variables over those of the Compose file, as `-e` gives them.
     pub environment: BTreeMap<String, String>,
     /// Keys in Redis that the run is to write. They are deleted once no other run is in its way, and before it starts: what
@@ -82,6 +89,22 @@ pub struct RunRequest {
     pub results: Vec<String>,
     /// Longest wait for a run of the service that goes on. It does not count against this run's limit.
     pub wait_for_turn: Duration,
+}
+
+impl RunRequest {
+    /// A wish without variables, results, or patience.
+    #[must_use]
+    pub fn new(service: ServiceName, trigger: Trigger) -> Self {
+        Self {
+            service,
+            trigger,
+            slot: None,
+            request_id: None,
+            environment: BTreeMap::new(),
+            results: Vec::new(),
+            wait_for_turn: Duration::ZERO,
+        }
+    }
 }
 
 /// Why no run was started.
@@ -146,8 +169,7 @@ struct Inner<K, B> {
     options: RunnerOptions,
     stages: RunnerStages,
     claims: Claims,
-    ledger: Ledger,
-    events: Events,
+    history: History,
     overruns: Overruns,
 }
 
@@ -163,23 +185,23 @@ impl<K, B> Clone for Runner<K, B> {
 }
 
 impl<K: Backend, B: Bus> Runner<K, B> {
-    /// A runner for the services of `projects`, which says on `events` what happens.
+    /// A runner for the services of `projects`, with the daemon's `history`, which it adds to.
     pub fn new(
         backend: Arc<K>,
         bus: Arc<B>,
         projects: Arc<Projects>,
         options: RunnerOptions,
         stages: RunnerStages,
-        events: Events,
+        history: History,
     ) -> Self {
-        let (claims, ledger) = (Claims::new(stages.abort.clone()), Ledger::default());
+        let claims = Claims::new(stages.abort.clone());
         let overruns = Overruns::default();
-        Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, ledger, events, overruns }) }
+        Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, history, overruns }) }
     }
 
     /// Where the core says what happens.
     pub fn events(&self) -> &Events {
-        &self.inner.events
+        &self.inner.history.events
     }
 
     /// The run of a service that goes on.
@@ -203,8 +225,18 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     }
 
     /// What each service's runs came to since the daemon started.
-    pub fn records(&self) -> BTreeMap<ServiceName, Record> {
-        self.inner.ledger.records()
+    pub fn records(&self) -> BTreeMap<ServiceName, ServiceTally> {
+        self.inner.history.tally.services()
+    }
+
+    /// What happened in this life of the daemon and in earlier ones.
+    pub fn history(&self) -> &History {
+        &self.inner.history
+    }
+
+    /// Slots that fell due and slots that have a record, read at one instant.
+    pub fn slots(&self) -> Slots {
+        self.inner.history.ledger.slots()
     }
 
     /// The project's files.

@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use crate::names::ServiceName;
 
+mod first;
+
+pub use first::{FirstSlot, LastSlot, PastSlots};
+
 /// Time between two runs of a service: 1 second to 7 days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interval(Duration);
@@ -46,16 +50,6 @@ impl fmt::Display for Interval {
 /// What is wanted: each scheduled service's interval, or `None` for one that is paused.
 pub type Intervals = BTreeMap<ServiceName, Option<Interval>>;
 
-/// When a service that is new to the timetable is first due.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum FirstSlot {
-    /// At once.
-    #[default]
-    Now,
-    /// After its interval.
-    AfterInterval,
-}
-
 /// A service's turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
@@ -64,7 +58,7 @@ pub struct Slot {
     /// When it became due.
     pub at: Duration,
     /// Its service's slots that fell due after it and are past as well: they do not come again.
-    pub missed: u64,
+    pub missed: Option<PastSlots>,
 }
 
 /// One difference between two sets of intervals.
@@ -135,15 +129,24 @@ pub struct Timetable {
     wanted: Intervals,
     entries: BTreeMap<ServiceName, Entry>,
     first: FirstSlot,
+    /// The last slots of services that are not in the timetable.
+    last: BTreeMap<ServiceName, LastSlot>,
+    /// Slots before this life of the daemon that no run makes up for.
+    missed: Vec<(ServiceName, PastSlots)>,
     /// Slots by time. One that is not its entry's `next` any more is stale, and dropped when it comes up.
     slots: BinaryHeap<Reverse<(Duration, ServiceName)>>,
 }
 
 impl Timetable {
-    /// An empty timetable.
+    /// An empty timetable, with the last slots that services had in earlier lives of the daemon.
     #[must_use]
-    pub fn new(first: FirstSlot) -> Self {
-        Self { first, ..Self::default() }
+    pub fn new(first: FirstSlot, last: BTreeMap<ServiceName, LastSlot>) -> Self {
+        Self { first, last, ..Self::default() }
+    }
+
+    /// Takes the slots of earlier times that no run makes up for.
+    pub fn take_missed(&mut self) -> Vec<(ServiceName, PastSlots)> {
+        std::mem::take(&mut self.missed)
     }
 
     /// Replaces the intervals and tells what changed.
@@ -155,10 +158,13 @@ impl Timetable {
         for change in &changes {
             match change {
                 Change::Added(service, every) => {
-                    let (last, next) = match self.first {
-                        FirstSlot::Now => (None, now),
-                        FirstSlot::AfterInterval => (Some(now), now.saturating_add(every.0)),
+                    let first = self.first.of(every.0, self.last.remove(service).unwrap_or_default());
+                    self.missed.extend(first.missed.map(|missed| (service.clone(), missed)));
+                    let next = match first.due_ago {
+                        Some(ago) => now.saturating_sub(ago),
+                        None => now.saturating_add(first.next_in),
                     };
+                    let last = first.due_ago.is_none().then(|| next.saturating_sub(every.0));
                     self.set(service, Entry { every: *every, last, next });
                 }
                 Change::Changed { service, to, .. } => {
@@ -204,7 +210,9 @@ impl Timetable {
                 let missed = past(at, entry.every.0, now);
                 let next = at.saturating_add(entry.every.0.saturating_mul(missed.saturating_add(1)));
                 self.set(&service, Entry { every: entry.every, last: Some(at), next });
-                due.push(Slot { service, at, missed: missed.into() });
+                let last_ago = now.saturating_sub(next.saturating_sub(entry.every.0));
+                let missed = PastSlots::new(missed.into(), entry.every.0, last_ago);
+                due.push(Slot { service, at, missed });
             }
         }
         due
@@ -256,7 +264,7 @@ mod tests {
 
     #[test]
     fn everything_is_due_at_the_start_and_then_on_its_grid() {
-        let mut table = Timetable::new(FirstSlot::Now);
+        let mut table = Timetable::new(FirstSlot::Now, BTreeMap::new());
         table.update(intervals(&[("slow", 60), ("fast", 30)]), S);
         assert_eq!(names(&table.due(S)), ["fast", "slow"]);
         assert_eq!(table.next_wake(), Some(31 * S));
@@ -267,14 +275,14 @@ mod tests {
 
     #[test]
     fn the_first_slot_may_wait_for_the_interval() {
-        let mut table = Timetable::new(FirstSlot::AfterInterval);
+        let mut table = Timetable::new(FirstSlot::AfterInterval, BTreeMap::new());
         table.update(intervals(&[("a", 30)]), S);
         assert_eq!(table.next_wake(), Some(31 * S));
     }
 
     #[test]
     fn the_first_slot_waits_for_an_interval_that_is_changed_before_it() {
-        let mut table = Timetable::new(FirstSlot::AfterInterval);
+        let mut table = Timetable::new(FirstSlot::AfterInterval, BTreeMap::new());
         table.update(intervals(&[("a", 30)]), S);
         table.update(intervals(&[("a", 60)]), 2 * S);
         assert_eq!(table.next_wake(), Some(61 * S));
@@ -282,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_is_taken_late_does_not_move_the_grid_and_missed_slots_count_once() {
-        let mut table = Timetable::new(FirstSlot::Now);
+        let mut table = Timetable::new(FirstSlot::Now, BTreeMap::new());
         table.update(intervals(&[("a", 10)]), Duration::ZERO);
         table.due(Duration::ZERO);
         assert_eq!(names(&table.due(47 * S)), ["a"]);
@@ -291,7 +299,7 @@ mod tests {
 
     #[test]
     fn an_interval_that_stays_keeps_its_grid() {
-        let mut table = Timetable::new(FirstSlot::Now);
+        let mut table = Timetable::new(FirstSlot::Now, BTreeMap::new());
         table.update(intervals(&[("a", 30), ("b", 30)]), Duration::ZERO);
         table.due(Duration::ZERO);
         let changes = table.update(intervals(&[("a", 30), ("b", 10)]), 7 * S);
@@ -303,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_shorter_interval_that_has_passed_already_is_due_now() {
-        let mut table = Timetable::new(FirstSlot::Now);
+        let mut table = Timetable::new(FirstSlot::Now, BTreeMap::new());
         table.update(intervals(&[("a", 300)]), Duration::ZERO);
         table.due(Duration::ZERO);
         table.update(intervals(&[("a", 10)]), 100 * S);
@@ -312,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_paused_service_is_not_due_until_it_is_resumed() {
-        let mut table = Timetable::new(FirstSlot::Now);
+        let mut table = Timetable::new(FirstSlot::Now, BTreeMap::new());
         table.update(intervals(&[("a", 10)]), Duration::ZERO);
         table.due(Duration::ZERO);
         assert_eq!(table.update(intervals(&[("a", 0)]), S), [Change::Paused("a".parse().unwrap())]);
@@ -326,7 +334,7 @@ mod tests {
 
     #[test]
     fn intervals_that_change_all_the_time_leave_nothing_behind() {
-        let mut table = Timetable::new(FirstSlot::AfterInterval);
+        let mut table = Timetable::new(FirstSlot::AfterInterval, BTreeMap::new());
         for every in 100_000..110_000 {
             table.update(intervals(&[("a", every)]), Duration::ZERO);
         }
@@ -336,7 +344,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_slot_lies_on_the_grid_of_the_first(every in 1u64..500, steps in prop::collection::vec(0u64..2_000, 1..40)) {
-            let mut table = Timetable::new(FirstSlot::Now);
+            let mut table = Timetable::new(FirstSlot::Now, BTreeMap::new());
             table.update(intervals(&[("a", every)]), Duration::ZERO);
             let mut now = Duration::ZERO;
             let mut last = None;

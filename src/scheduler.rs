@@ -13,12 +13,14 @@ use tracing::{Instrument, info_span};
 
 use crate::backend::Backend;
 use crate::bus::Bus;
+use crate::clock::Timestamp;
 use crate::event::{Event, Skip};
 use crate::names::ServiceName;
 use crate::observer::Events;
+use crate::record::Reason;
 use crate::report::Trigger;
 use crate::runner::{RunError, RunRequest, Runner};
-use crate::schedule::{FirstSlot, Intervals, Slot, Timetable};
+use crate::schedule::{FirstSlot, Interval, Intervals, Slot, Timetable};
 
 /// Starts what is due until the intake closes.
 ///
@@ -34,8 +36,10 @@ pub async fn run<K: Backend, B: Bus>(
     work: TaskTracker,
     intake: CancellationToken,
 ) {
-    let origin = Instant::now();
-    let mut timetable = Timetable::new(first);
+    // The timetable has room for the slots of an interval before the start.
+    let (start, before) = (Instant::now(), Interval::LONGEST);
+    let elapsed = || before + start.elapsed();
+    let mut timetable = Timetable::new(first, runner.history().last_slots());
     let launcher = Launcher {
         events: runner.events().clone(),
         runner,
@@ -45,18 +49,21 @@ pub async fn run<K: Backend, B: Bus>(
         intake: intake.clone(),
     };
     let wanted = Intervals::clone(&intervals.borrow_and_update());
-    for change in timetable.update(wanted, origin.elapsed()) {
+    for change in timetable.update(wanted, elapsed()) {
         launcher.events.emit(&Event::Scheduled { change });
     }
+    for (service, missed) in timetable.take_missed() {
+        launcher.runner.history().miss(&service, missed);
+    }
     loop {
-        for slot in timetable.due(origin.elapsed()) {
-            launcher.launch(slot);
+        for slot in timetable.due(elapsed()) {
+            launcher.launch(slot, elapsed());
         }
-        let next = timetable.next_wake().map(|at| origin + at);
+        let next = timetable.next_wake().map(|at| start + at.saturating_sub(before));
         tokio::select! {
             biased;
             () = intake.cancelled() => return,
-            () = sleep_until(next.unwrap_or(origin)), if next.is_some() => {}
+            () = sleep_until(next.unwrap_or(start)), if next.is_some() => {}
             changed = intervals.changed() => {
                 if changed.is_err() {
                     // Nobody can change the intervals any more: they stay as they are.
@@ -64,8 +71,11 @@ pub async fn run<K: Backend, B: Bus>(
                     return;
                 }
                 let wanted = Intervals::clone(&intervals.borrow_and_update());
-                for change in timetable.update(wanted, origin.elapsed()) {
+                for change in timetable.update(wanted, elapsed()) {
                     launcher.events.emit(&Event::ScheduleChanged { change });
+                }
+                for (service, missed) in timetable.take_missed() {
+                    launcher.runner.history().miss(&service, missed);
                 }
             }
         }
@@ -103,12 +113,12 @@ struct Launcher<K, B> {
 }
 
 impl<K: Backend, B: Bus> Launcher<K, B> {
-    fn launch(&self, slot: Slot) {
-        let Slot { service, missed, .. } = slot;
-        if missed > 0 {
-            self.events.emit(&Event::SlotsMissed { service: service.clone(), missed });
-        }
-        self.events.emit(&Event::SlotDue { service: service.clone() });
+    /// Sees to a slot that is due. It is in the ledger before anything else is done: with its run, or as skipped.
+    fn launch(&self, slot: Slot, now: Duration) {
+        let Slot { service, at, missed } = slot;
+        let history = self.runner.history();
+        let slot = Timestamp(Timestamp::now().0 - now.saturating_sub(at).as_secs_f64());
+        self.events.emit(&Event::SlotDue { service: service.clone(), slot });
         let pending = lock(&self.state).pending.get(&service).copied();
         let why = match pending {
             None => None,
@@ -117,9 +127,24 @@ impl<K: Backend, B: Bus> Launcher<K, B> {
                 Some(Skip::Running { run_id: self.runner.running(&service), since: since.elapsed() })
             }
         };
+        if let Some(missed) = missed {
+            history.miss(&service, missed);
+        }
         if let Some(why) = why {
+            history.skip(&service, slot, Reason::Busy);
             return self.events.emit(&Event::SlotSkipped { service, why });
         }
+        let request = RunRequest { slot: Some(slot), ..RunRequest::new(service.clone(), Trigger::Schedule) };
+        let accepted = match self.runner.accept(request) {
+            Ok(accepted) => accepted,
+            Err(refused) => {
+                history.skip(&service, slot, Reason::UnknownService);
+                let why = skip(&service, Instant::now(), Some(refused), &mut lock(&self.state).unknown);
+                return why.into_iter().for_each(|why| {
+                    self.events.emit(&Event::SlotSkipped { service: service.clone(), why });
+                });
+            }
+        };
         let due = Instant::now();
         lock(&self.state).pending.insert(service.clone(), Pending::Waits { since: due });
         if self.permits.available_permits() == 0 {
@@ -137,16 +162,10 @@ impl<K: Backend, B: Bus> Launcher<K, B> {
                 };
                 let refused = if permit.is_some() {
                     lock(&state).pending.insert(service.clone(), Pending::Runs { since: Instant::now() });
-                    let request = RunRequest {
-                        service: service.clone(),
-                        trigger: Trigger::Schedule,
-                        environment: BTreeMap::new(),
-                        results: Vec::new(),
-                        wait_for_turn: Duration::ZERO,
-                    };
                     // Apart, so that a slot that waits holds no room for a run.
-                    Box::pin(runner.run(request)).await.err()
+                    Box::pin(runner.run_accepted(accepted)).await.err()
                 } else {
+                    runner.give_up(accepted, &RunError::ShuttingDown);
                     Some(RunError::ShuttingDown)
                 };
                 let mut state = lock(&state);

@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, BusError, Event, Value};
-use crate::event::Event::{ConfigNotWritten, ConfigWritten};
+use crate::event::Event::{ConfigNotWritten, ConfigWritten, VariableIgnored};
 use crate::message::{CONFIG_CHANGED, ConfigChanged, config_key};
 use crate::observer::Events;
 use crate::report::Chain;
@@ -96,7 +96,7 @@ impl<B: Bus> Seeder<B> {
     pub fn new(bus: Arc<B>, events: Events, seeds: &Seeds, environment: &BTreeMap<String, String>) -> Self {
         let (mut first, bad) = seed::first_values(seeds, environment);
         for bad in bad {
-            tracing::warn!(variable = bad.variable, expected = %bad.expected, "variable does not parse, default used");
+            events.emit(&VariableIgnored { variable: bad.variable.clone(), expected: bad.expected.to_string() });
         }
         let sections = seeds.keys().map(|name| Section {
             name: name.clone(),

@@ -31,8 +31,8 @@ pub use environment::{Environment, SettingsWarning};
 pub use error::{Place, Problem, SettingsError, SettingsErrors, Source};
 pub use scalar::Variables;
 pub use sections::{
-    Color, Commands, Compose, Control, Docker, DockerHost, Every, FirstRun, Health, Log, LogFilter, LogFormat, Runs,
-    Scheduler, Service, Services, Shutdown, StateDirectory,
+    Color, Commands, Compose, Control, Daemon, Docker, DockerHost, Every, FirstRun, Health, KeepOutput, Log, LogFilter,
+    LogFormat, Runs, Scheduler, Service, Services, Shutdown, Standby, StateDirectory,
 };
 
 use check::Check;
@@ -80,6 +80,8 @@ pub struct Settings {
     pub log: Log,
     /// Where the Compose project is and how it is read.
     pub compose: Compose,
+    /// The daemon itself.
+    pub daemon: Daemon,
     /// How the Engine is reached.
     pub docker: Docker,
     /// How Redis is reached; none: there is none, and nothing is missing.
@@ -146,6 +148,7 @@ struct Raw {
     preset: String,
     log: Log,
     compose: Compose,
+    daemon: Daemon,
     docker: Docker,
     redis: RawRedis,
     control: Control,

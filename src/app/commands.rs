@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
@@ -15,12 +16,14 @@ use crate::cli;
 use crate::compose::{self, LoadErrors};
 use crate::engine::docker::{ClientConfig, Docker};
 use crate::engine::{ApiVersion, Engine as _};
+use crate::ledger::{Ledger, Limits};
 use crate::names::ServiceName;
 use crate::observer::Events;
+use crate::observer::status::Tally;
 use crate::plan::Stack;
 use crate::projects::Projects;
 use crate::report::Chain;
-use crate::runner::{Runner, RunnerStages};
+use crate::runner::{History, Runner, RunnerStages};
 use crate::settings::Settings;
 use crate::spec::render::Rendered;
 use crate::spec::{self, OneOff, Slug, SpecOptions, labels};
@@ -102,7 +105,7 @@ fn read_only_runner(
     let stages = RunnerStages { intake, abort, work: TaskTracker::new() };
     let options = compose_options(&settings.docker, dialect(&settings.compose, located.deployed_by));
     let backend = ComposeBackend::new(Arc::clone(engine), Arc::clone(&projects), options);
-    Ok(Runner::new(Arc::new(backend), bus, projects, runner_options(settings), stages, Events::default()))
+    Ok(Runner::new(Arc::new(backend), bus, projects, runner_options(settings), stages, history()))
 }
 
 /// The calls of a run of the service with their causes, one a line.
@@ -191,4 +194,10 @@ pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<
     let project = projects.select_all().map_err(|errors| configuration(&errors))?;
     print_json(&compose::print::config_json(&project).context("the project has no JSON form")?)?;
     Ok(())
+}
+
+/// No history: what does not run has none.
+fn history() -> History {
+    let limits = Limits { records: 0, age: Duration::ZERO, bytes: 0 };
+    History { events: Events::default(), ledger: Ledger::in_memory(limits), tally: Tally::default() }
 }

@@ -71,6 +71,7 @@ impl<K: Backend, B: Bus> Parts<K, B> {
         let schedule = self.poll_services().of(&self.runner.projects().current());
         let first_run = match self.settings.scheduler.first_run {
             FirstRun::Immediate => crate::schedule::FirstSlot::Now,
+            FirstRun::Due => crate::schedule::FirstSlot::WhereMissed,
             FirstRun::NextSlot => crate::schedule::FirstSlot::AfterInterval,
         };
         let parallel = NonZeroUsize::new(self.settings.scheduler.max_parallel).unwrap_or(NonZeroUsize::MIN);

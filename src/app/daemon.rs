@@ -11,10 +11,14 @@ use super::{OWN_SOURCE, runner_options};
 use crate::backend::compose::{ComposeBackend, ComposeOptions};
 use crate::bus::Bus;
 use crate::engine::Engine;
+use crate::ledger::Ledger;
 use crate::names::{NameError, ServiceName};
+use crate::observer::ledger::LedgerWriter;
+use crate::observer::redis_records::{self, RedisRecords};
+use crate::observer::status::Tally;
 use crate::observer::{Events, log};
 use crate::projects::Projects;
-use crate::runner::{Runner, RunnerStages};
+use crate::runner::{History, Runner, RunnerStages};
 use crate::settings::Settings;
 use crate::supervisor::{Supervisor, SupervisorError};
 
@@ -32,6 +36,8 @@ pub struct Daemon<E, B> {
     pub compose: ComposeOptions,
     /// Our own service, which no command may touch.
     pub own_service: Option<ServiceName>,
+    /// What it remembers.
+    pub ledger: Ledger,
 }
 
 /// The daemon with its components at work; whoever started it may add more of them.
@@ -41,6 +47,7 @@ pub struct Running<E, B> {
     /// Owns the components.
     pub supervisor: Supervisor,
     grace: Duration,
+    records_to_redis: redis_records::Writer<B>,
 }
 
 impl<E: Engine, B: Bus> Daemon<E, B> {
@@ -56,8 +63,17 @@ impl<E: Engine, B: Bus> Daemon<E, B> {
         let backend =
             ComposeBackend::new(self.engine, Arc::clone(&self.projects), self.compose).tracked_by(supervisor.work());
         let (backend, options) = (Arc::new(backend), runner_options(&self.settings));
-        let events = Events::new(vec![Box::new(log::Log)]);
-        let runner = Runner::new(backend, Arc::clone(&self.bus), self.projects, options, runner_stages, events.clone());
+        let (ledger, tally) = (self.ledger, Tally::default());
+        let (redis_records, records_to_redis) = RedisRecords::new(Arc::clone(&self.bus));
+        // Whoever else wants to hear what happens is one more line.
+        let events = Events::new(vec![
+            Box::new(LedgerWriter::new(ledger.clone())),
+            Box::new(log::Log::default()),
+            Box::new(tally.clone()),
+            Box::new(redis_records),
+        ]);
+        let history = History { events: events.clone(), ledger, tally };
+        let runner = Runner::new(backend, Arc::clone(&self.bus), self.projects, options, runner_stages, history);
         let grace = self.settings.shutdown.grace;
         let parts = Parts {
             settings: self.settings,
@@ -68,7 +84,7 @@ impl<E: Engine, B: Bus> Daemon<E, B> {
             own_source: OWN_SOURCE.parse()?,
         };
         parts.start(&mut supervisor);
-        Ok(Running { runner, supervisor, grace })
+        Ok(Running { runner, supervisor, grace, records_to_redis })
     }
 }
 
@@ -84,9 +100,12 @@ impl<E: Engine, B: Bus> Running<E, B> {
         signals: impl Stream<Item = &'static str>,
         closing: &CancellationToken,
     ) -> Result<(), SupervisorError> {
-        let Self { runner, supervisor, grace } = self;
-        let ended = supervisor.run(signals, grace, || runner.occupied()).await;
-        closing.cancel();
-        ended
+        let Self { runner, supervisor, grace, records_to_redis } = self;
+        let supervised = async {
+            let ended = supervisor.run(signals, grace, || runner.occupied()).await;
+            closing.cancel();
+            ended
+        };
+        tokio::join!(supervised, records_to_redis.run(closing.clone())).0
     }
 }

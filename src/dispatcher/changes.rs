@@ -4,11 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_util::task::TaskTracker;
 
 use super::Lifetime;
@@ -17,18 +16,15 @@ use super::schedule::{self, Refused};
 use crate::action::{ConfigChange, ConfigChanges, WhenChanged};
 use crate::backend::Backend;
 use crate::bus::{Bus, BusError, Event, Subscription, Value};
-use crate::log_limit::LogLimit;
+use crate::event::Consequence;
+use crate::event::Event::{ConfigChanged as SectionChanged, ScheduleRefused};
 use crate::message::{CONFIG_CHANGED, ConfigChanged, SCHEDULE, config_key};
-use crate::names::ServiceName;
 use crate::report::{Chain, Problems};
 use crate::runner::Runner;
 use crate::schedule::Intervals;
 
 /// The topic of the schedule's problems.
 const TOPIC: &str = "schedule";
-
-/// Most lines about changes in a while: anybody may make them, back and forth.
-const LINES: (u32, Duration) = (40, Duration::from_mins(1));
 
 /// Messages that are taken together, most at once.
 const MOST_TOGETHER: usize = 1024;
@@ -44,20 +40,12 @@ pub(super) struct Changes<K, B> {
 }
 
 /// What was seen of the sections.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Seen {
     values: BTreeMap<String, String>,
     /// The values that were followed already: a message that comes after its value was found is no second change.
     followed: BTreeMap<String, String>,
     refused: Vec<Refused>,
-    lines: LogLimit<Instant>,
-}
-
-impl Default for Seen {
-    fn default() -> Self {
-        let lines = LogLimit::new(LINES.0, LINES.1);
-        Self { values: BTreeMap::new(), followed: BTreeMap::new(), refused: Vec::new(), lines }
-    }
 }
 
 /// What there is to look at.
@@ -133,7 +121,7 @@ impl<K: Backend, B: Bus> Changes<K, B> {
                 }
             }
             if differs || (said && !known) {
-                self.follow(section, meaning, &mut seen.lines).await;
+                self.follow(section, meaning).await;
             }
         }
         Ok(())
@@ -158,11 +146,7 @@ impl<K: Backend, B: Bus> Changes<K, B> {
         }
         if refused != seen.refused {
             for fault in &refused {
-                if let Some(line) = seen.lines.allow(Instant::now()) {
-                    tracing::warn!(error = %fault, suppressed = line.suppressed, "schedule not followed");
-                } else {
-                    tracing::debug!(error = %fault, "schedule not followed");
-                }
+                self.runner.events().emit(&ScheduleRefused { error: fault.to_string() });
             }
             self.problems.send_modify(|problems| {
                 problems.insert(TOPIC, refused.iter().map(ToString::to_string).collect());
@@ -171,33 +155,30 @@ impl<K: Backend, B: Bus> Changes<K, B> {
         }
     }
 
-    async fn follow(&self, section: &str, meaning: &ConfigChange, lines: &mut LogLimit<Instant>) {
+    async fn follow(&self, section: &str, meaning: &ConfigChange) {
         let service = &meaning.service;
+        let events = self.runner.events();
+        let emit = |consequence| {
+            events.emit(&SectionChanged { section: section.to_owned(), service: service.clone(), consequence });
+        };
         match meaning.when_changed {
-            WhenChanged::Warn => needs_restart(section, service, lines),
+            WhenChanged::Warn => emit(Consequence::RestartRequired),
             WhenChanged::WarnIfRunning => match self.runner.is_up(service).await {
-                Ok(true) => needs_restart(section, service, lines),
+                Ok(true) => emit(Consequence::RestartRequired),
                 Ok(false) => tracing::debug!(section, %service, "config changed, service does not run"),
-                Err(error) => {
-                    tracing::warn!(section, %service, error = %Chain(&error), "config changed, service not found out");
-                }
+                Err(error) => emit(Consequence::NotFoundOut { error: Chain(&error).to_string() }),
             },
             WhenChanged::Restart => {
+                emit(Consequence::Restarting);
                 let (runner, service, section) = (self.runner.clone(), service.clone(), section.to_owned());
-                tracing::info!(section, %service, "config changed, restarting");
                 self.work.spawn(async move {
                     if let Err(error) = runner.restart(&service).await {
-                        tracing::warn!(section, %service, error = %Chain(&error), "restart failed");
+                        let consequence = Consequence::RestartFailed { error: Chain(&error).to_string() };
+                        runner.events().emit(&SectionChanged { section, service, consequence });
                     }
                 });
             }
         }
-    }
-}
-
-fn needs_restart(section: &str, service: &ServiceName, lines: &mut LogLimit<Instant>) {
-    if let Some(line) = lines.allow(Instant::now()) {
-        tracing::warn!(section, %service, suppressed = line.suppressed, "config changed, service restart required");
     }
 }
 

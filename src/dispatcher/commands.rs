@@ -1,5 +1,6 @@
 //! Answers the commands of `cmd:orchestrator`: each once, beside each other, a limited number at a time.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,12 +18,10 @@ use super::{IgnoredMessages, lock};
 use crate::action::{Action, Actions};
 use crate::backend::Backend;
 use crate::bus::Bus;
-use crate::log_limit::LogLimit;
+use crate::event::{Answer, Event};
+use crate::ledger::Request;
 use crate::message::{Command, Reply};
 use crate::names::RequestId;
-
-/// Most lines about commands in a while: anybody can send thousands.
-const COMMAND_LINES: (u32, Duration) = (300, Duration::from_mins(1));
 
 /// Takes commands, has their steps carried out, and hands the replies over for delivery.
 pub(super) struct CommandHandler<K, B> {
@@ -34,7 +33,8 @@ pub(super) struct CommandHandler<K, B> {
     max_in_flight: usize,
     work: TaskTracker,
     ignored: IgnoredMessages,
-    lines: Arc<Mutex<LogLimit<Instant>>>,
+    /// Commands that an earlier life of the daemon took.
+    earlier: BTreeSet<RequestId>,
 }
 
 /// A command that is carried out.
@@ -44,7 +44,6 @@ struct InFlight<K, B> {
     recent: Arc<Mutex<Recent>>,
     command: Command,
     action: Action,
-    lines: Arc<Mutex<LogLimit<Instant>>>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -59,9 +58,8 @@ impl<K: Backend, B: Bus> CommandHandler<K, B> {
     ) -> Self {
         let recent = Arc::new(Mutex::new(Recent::new(reply_ttl)));
         let slots = Arc::new(Semaphore::new(max_in_flight));
-        let lines = Arc::new(Mutex::new(LogLimit::new(COMMAND_LINES.0, COMMAND_LINES.1)));
-        let ignored = IgnoredMessages::default();
-        Self { steps, actions, replies, recent, slots, max_in_flight, work, ignored, lines }
+        let (ignored, earlier) = (IgnoredMessages::default(), steps.runner.history().ledger.requests());
+        Self { steps, actions, replies, recent, slots, max_in_flight, work, ignored, earlier }
     }
 
     /// Begins what a message on the command channel asks for, or answers why not.
@@ -92,6 +90,11 @@ impl<K: Backend, B: Bus> CommandHandler<K, B> {
                 }
             }
         }
+        let fingerprint = command.fingerprint();
+        let earlier = request.filter(|request| self.earlier.contains(*request));
+        if let Some(earlier) = earlier.and_then(|request| self.steps.runner.history().ledger.request(request)) {
+            return self.repeated(&earlier, &fingerprint);
+        }
         let Some(action) = self.actions.get(&command.action) else {
             return self.refuse(request, &format!("unknown action {:?}", command.shown_action()));
         };
@@ -102,6 +105,8 @@ impl<K: Backend, B: Bus> CommandHandler<K, B> {
         if let Some(request) = request {
             lock(&self.recent).begin(request, Fingerprint::of(&command));
         }
+        let (named, request_id) = (command.action.clone(), command.request_id.clone());
+        self.steps.runner.events().emit(&Event::CommandTaken { action: named, request_id, fingerprint });
         let span =
             tracing::info_span!("command", action = command.action, request_id = request.map(tracing::field::display));
         let in_flight = InFlight {
@@ -109,16 +114,30 @@ impl<K: Backend, B: Bus> CommandHandler<K, B> {
             replies: self.replies.clone(),
             recent: Arc::clone(&self.recent),
             action: action.clone(),
-            lines: Arc::clone(&self.lines),
             command,
             _slot: slot,
         };
         self.work.spawn(in_flight.run().instrument(span));
     }
 
+    /// Answers a command that was taken before, if only by an earlier life of the daemon: it is not done again.
+    fn repeated(&mut self, earlier: &Request, fingerprint: &str) {
+        match &earlier.reply {
+            _ if earlier.fingerprint != fingerprint => {
+                let error = format!("request_id {} was used for another command", earlier.id);
+                self.refuse(Some(&earlier.id), &error);
+            }
+            None => tracing::debug!(request_id = %earlier.id, "command repeated, still going on"),
+            Some(reply) if reply.is_empty() => {
+                self.refuse(Some(&earlier.id), &"was carried out already, its reply is no longer kept");
+            }
+            Some(reply) => self.replies.send_or_drop(&earlier.id, reply.as_str().into()),
+        }
+    }
+
     /// Answers a command that nothing is done for.
     fn refuse(&mut self, request: Option<&RequestId>, fault: &dyn Display) {
-        let Some(request) = request else { return self.ignored.count(fault) };
+        let Some(request) = request else { return self.ignored.count(fault, self.steps.runner.events()) };
         tracing::debug!(request_id = %request, error = %fault, "command refused");
         let reply = Reply::error(request.clone(), fault.to_string(), Map::new()).to_json();
         self.replies.send_or_drop(request, reply.into());
@@ -127,18 +146,27 @@ impl<K: Backend, B: Bus> CommandHandler<K, B> {
 
 impl<K: Backend, B: Bus> InFlight<K, B> {
     async fn run(self) {
-        let Self { steps, replies, recent, command, action, lines, _slot } = self;
-        let begun = Instant::now();
-        let ended = steps.action(&action, &command.params).await;
-        log_done(&command, begun.elapsed(), ended.as_ref().err(), &lines);
-        let Some(request) = &command.request_id else { return };
-        let reply = match ended {
-            Ok(data) => Reply::ok(request.clone(), data),
-            Err(Fault { error, data, .. }) => Reply::error(request.clone(), error, data),
-        };
+        let Self { steps, replies, recent, command, action, _slot } = self;
+        let (begun, events) = (Instant::now(), steps.runner.events());
+        // Who asks again after a crash is known, whatever became of it.
+        events.settled().await;
+        let ended = steps.action(&action, &command.params, command.request_id.as_ref()).await;
+        let answer = answer(ended.as_ref().err());
+        let reply = command.request_id.clone().map(|request| match ended {
+            Ok(data) => Reply::ok(request, data),
+            Err(Fault { error, data, .. }) => Reply::error(request, error, data),
+        });
         // Only the text waits for its turn.
-        let json: Arc<str> = reply.to_json().into();
-        drop(reply);
+        let json: Option<Arc<str>> = reply.map(|reply| reply.to_json().into());
+        events.emit(&Event::CommandAnswered {
+            action: command.action,
+            request_id: command.request_id.clone(),
+            answer,
+            took: begun.elapsed(),
+            reply: json.clone(),
+        });
+        events.settled().await;
+        let (Some(request), Some(json)) = (&command.request_id, json) else { return };
         let repeats = lock(&recent).end(request, &json, Instant::now());
         for _ in 0..=repeats {
             replies.send(request, Arc::clone(&json)).await;
@@ -146,19 +174,10 @@ impl<K: Backend, B: Bus> InFlight<K, B> {
     }
 }
 
-/// Says what became of a command. One that was refused is told to its sender only.
-fn log_done(command: &Command, took: Duration, fault: Option<&Fault>, lines: &Mutex<LogLimit<Instant>>) {
-    let (action, request_id) = (command.action.as_str(), command.request_id.as_ref().map(RequestId::as_str));
-    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    if let Some(fault) = fault.filter(|fault| fault.refused) {
-        return tracing::debug!(action, request_id, error = fault.error, "command refused");
-    }
-    let Some(line) = lock(lines).allow(Instant::now()) else { return };
-    let suppressed = line.suppressed;
+fn answer(fault: Option<&Fault>) -> Answer {
     match fault {
-        None => tracing::info!(action, request_id, duration_ms, suppressed, "command done"),
-        Some(fault) => {
-            tracing::warn!(action, request_id, duration_ms, suppressed, error = fault.error, "command failed");
-        }
+        None => Answer::Done,
+        Some(fault) if fault.refused => Answer::Refused { error: fault.error.clone() },
+        Some(fault) => Answer::Failed { error: fault.error.clone() },
     }
 }

@@ -17,6 +17,7 @@ use crate::backend::Backend;
 use crate::bus::Bus;
 use crate::bus::subscription::Message;
 use crate::clock::Timestamp;
+use crate::event::Event;
 
 /// Longest message that a reaction reads, in bytes.
 const LONGEST_EVENT: usize = 16 * 1024;
@@ -61,7 +62,7 @@ impl<K: Backend, B: Bus> ReactionHandler<K, B> {
         let length = message.payload.len();
         if length > LONGEST_EVENT {
             let fault = format!("an event on {channel} has at most {LONGEST_EVENT} bytes, not {length}");
-            return self.ignored.count(&fault);
+            return self.ignored.count(&fault, self.steps.runner.events());
         }
         // What is no JSON object says nothing of itself, but it happened.
         let payload: Map<String, Value> = serde_json::from_slice(&message.payload).unwrap_or_default();
@@ -72,7 +73,7 @@ impl<K: Backend, B: Bus> ReactionHandler<K, B> {
         let event = ReceivedEvent { at: Timestamp::now(), fields, shown: shown(&payload) };
         if let Some(held) = lock(&self.held).get_mut(channel) {
             if let Err(fault) = hold(held, event, reaction) {
-                self.ignored.count(&format!("{fault} on {channel}"));
+                self.ignored.count(&format!("{fault} on {channel}"), self.steps.runner.events());
             }
             return;
         }
@@ -112,14 +113,13 @@ struct Reacting<K, B> {
 
 impl<K: Backend, B: Bus> Reacting<K, B> {
     async fn run(self, first: ReceivedEvent) {
-        let channel = self.channel.as_str();
         let mut next = Some(first);
         while let Some(event) = next {
-            tracing::info!(channel, payload = event.shown, "event");
-            match self.steps.reaction(&self.reaction, &event.fields, event.at).await {
-                Ok(()) => tracing::info!(channel, "reaction done"),
-                Err(fault) => tracing::warn!(channel, error = fault.error, "reaction failed"),
-            }
+            let events = self.steps.runner.events();
+            events.emit(&Event::ReactionBegins { channel: self.channel.clone(), payload: event.shown });
+            let ended = self.steps.reaction(&self.reaction, &event.fields, event.at).await;
+            let error = ended.err().map(|fault| fault.error);
+            events.emit(&Event::ReactionEnded { channel: self.channel.clone(), error });
             next = self.next();
         }
     }
@@ -129,7 +129,8 @@ impl<K: Backend, B: Bus> Reacting<K, B> {
         let mut held = lock(&self.held);
         let waiting = held.get_mut(&self.channel)?;
         if self.steps.intake.is_cancelled() && !waiting.is_empty() {
-            tracing::warn!(channel = self.channel, count = waiting.len(), "events not followed, shutting down");
+            let (channel, count) = (self.channel.clone(), waiting.len());
+            self.steps.runner.events().emit(&Event::ReactionsDropped { channel, count });
             waiting.clear();
         }
         let next = waiting.pop_front();

@@ -18,7 +18,7 @@ use crate::backend::Backend;
 use crate::bus::Bus;
 use crate::clock::Timestamp;
 use crate::message::{SourceStatus, status_key};
-use crate::names::{ServiceName, SourceId};
+use crate::names::{RequestId, ServiceName, SourceId};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
 use crate::runner::{OperateError, RunError, RunRequest, Runner};
 use crate::schedule::Intervals;
@@ -74,6 +74,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         &self,
         action: &Action,
         params: &Map<String, Value>,
+        request_id: Option<&RequestId>,
     ) -> Result<Map<String, Value>, Fault> {
         let results: BTreeSet<String> = action.steps().iter().filter_map(result_key).collect();
         let listed = !results.is_empty();
@@ -86,11 +87,12 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         let mut data = Map::new();
         for step in action.steps() {
             let results = if matches!(step, Step::Run { .. }) { std::mem::take(&mut stale) } else { Vec::new() };
-            match self.step(step, params, (results, waited)).await? {
+            let prepared = Prepared { results, waited, request_id };
+            match self.step(step, params, prepared).await? {
                 // Where a list is the result, it is the whole of it.
                 Yield::Run(report) if !listed => data.extend(reply_data(&report)),
                 Yield::Run(_) | Yield::Nothing => {}
-                Yield::Field(field, value) => drop(data.insert(field, value)),
+                Yield::Fields(fields) => data.extend(fields),
             }
         }
         Ok(data)
@@ -113,7 +115,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
                 }
                 // It would be told of a service that runs again.
                 Step::Status { source, .. } if started_since => tracing::debug!(%source, "status left as it is"),
-                step => drop(self.step(step, payload, (Vec::new(), Duration::ZERO)).await?),
+                step => drop(self.step(step, payload, Prepared::default()).await?),
             }
         }
         Ok(())
@@ -141,19 +143,20 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         Ok((turn, begun.elapsed()))
     }
 
-    /// Carries out one step; a run is to write `results`, and has waited for its turn already.
-    async fn step(
-        &self,
-        step: &Step,
-        values: &Map<String, Value>,
-        (results, waited): (Vec<String>, Duration),
-    ) -> Result<Yield, Fault> {
+    /// Carries out one step.
+    async fn step(&self, step: &Step, values: &Map<String, Value>, prepared: Prepared<'_>) -> Result<Yield, Fault> {
         match step {
             Step::Run { service, env, wait_for_turn } => {
                 let service = self.operated(service, values)?;
                 let environment = env.iter().map(|(name, text)| (name.clone(), text.fill(values))).collect();
-                let (trigger, wait_for_turn) = (Trigger::Command, wait_for_turn.saturating_sub(waited));
-                self.run(RunRequest { service, trigger, environment, results, wait_for_turn }).await.map(Yield::Run)
+                let request = RunRequest {
+                    request_id: prepared.request_id.cloned(),
+                    environment,
+                    results: prepared.results,
+                    wait_for_turn: wait_for_turn.saturating_sub(prepared.waited),
+                    ..RunRequest::new(service, Trigger::Command)
+                };
+                self.run(request).await.map(Yield::Run)
             }
             Step::Start(service) => {
                 let service = self.operated(service, values)?;
@@ -175,8 +178,13 @@ impl<K: Backend, B: Bus> Steps<K, B> {
                 self.bus.publish(channel, &message).await.map_err(|error| Fault::of(&error))?;
                 Ok(Yield::Nothing)
             }
-            Step::Reply { field, from } => Ok(Yield::Field(field.clone(), self.list(from).await?)),
-            Step::Report(Report::Services) => Ok(Yield::Field("services".to_owned(), self.services())),
+            Step::Reply { field, from } => Ok(Yield::Fields(Map::from_iter([(field.clone(), self.list(from).await?)]))),
+            Step::Report(Report::Services) => {
+                let slots = self.runner.slots();
+                let slots = [("slots_due", json!(slots.due)), ("slots_accounted", json!(slots.accounted))];
+                let slots = slots.map(|(key, count)| (key.to_owned(), count));
+                Ok(Yield::Fields(slots.into_iter().chain([("services".to_owned(), self.services())]).collect()))
+            }
             Step::Wait(span) => tokio::select! {
                 biased;
                 () = self.intake.cancelled() => Err(Fault::new("shutting down")),
@@ -325,11 +333,22 @@ impl ResultTurns {
     }
 }
 
+/// What a run of an action is given by what came before it.
+#[derive(Default)]
+struct Prepared<'a> {
+    /// What it is to write.
+    results: Vec<String>,
+    /// For how long the action has waited for its turn already.
+    waited: Duration,
+    /// The command that asks for it.
+    request_id: Option<&'a RequestId>,
+}
+
 /// What a step adds to the reply.
 enum Yield {
     Nothing,
     Run(RunReport),
-    Field(String, Value),
+    Fields(Map<String, Value>),
 }
 
 fn result_key(step: &Step) -> Option<String> {

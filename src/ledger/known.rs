@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::clock::Timestamp;
 use crate::names::{RequestId, RunId, ServiceName};
-use crate::record::Record;
+use crate::record::{Reason, Record, State};
 
 use super::entry::{Entry, Request, RunStart, Slots};
 
@@ -34,6 +34,25 @@ struct Job {
     paused: Option<bool>,
     /// The newest run, without its tail.
     last: Option<Record>,
+    last_slot: Option<KnownSlot>,
+}
+
+/// A service's newest slot.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KnownSlot {
+    /// When it fell due.
+    pub at: Timestamp,
+    /// Its run was cut off before its container was started.
+    pub cut_off: bool,
+}
+
+impl KnownSlot {
+    fn of(record: &Record) -> Option<Self> {
+        let at = record.missed_slots().map(|missed| missed.last).or(record.slot)?;
+        let cut_off =
+            record.state == State::Failed && record.reason == Some(Reason::Interrupted) && record.started_at.is_none();
+        Some(Self { at, cut_off })
+    }
 }
 
 /// The state that all entries so far come to.
@@ -106,6 +125,11 @@ impl Known {
                 job.last = Some(Record { tail: None, ..record.clone() });
             }
         }
+        if let Some(slot) = KnownSlot::of(record)
+            && job.last_slot.is_none_or(|known| known.at <= slot.at)
+        {
+            job.last_slot = Some(slot);
+        }
         if is_first {
             self.slots.accounted = self.slots.accounted.saturating_add(record.slots());
         }
@@ -146,6 +170,21 @@ impl Known {
     /// The newest run of a service, without its tail.
     pub fn last_run(&self, job: &ServiceName) -> Option<&Record> {
         self.jobs.get(job)?.last.as_ref()
+    }
+
+    /// All services that had a slot.
+    pub fn last_slots(&self) -> BTreeMap<ServiceName, KnownSlot> {
+        self.jobs.iter().filter_map(|(job, known)| Some((job.clone(), known.last_slot?))).collect()
+    }
+
+    /// The ids of all commands that are known.
+    pub fn requests(&self) -> BTreeSet<RequestId> {
+        self.requests.iter().map(|request| request.id.clone()).collect()
+    }
+
+    /// Commands that were taken and not answered.
+    pub fn unanswered(&self) -> Vec<Request> {
+        self.requests.iter().filter(|request| request.reply.is_none()).cloned().collect()
     }
 
     /// Whether a service is paused; none where nobody said.
@@ -205,6 +244,7 @@ impl Known {
             job.iteration = job.iteration.max(old.iteration);
             job.paused = job.paused.or(old.paused);
             job.last = job.last.take().or(old.last);
+            job.last_slot = job.last_slot.or(old.last_slot);
         }
         for request in older.requests.into_iter().rev() {
             if self.requests.len() < REQUESTS && self.request(&request.id).is_none() {

@@ -3,6 +3,7 @@
 use memchr::memmem;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::names::RequestId;
 
@@ -24,6 +25,15 @@ pub struct Command {
     pub request_id: Option<RequestId>,
     /// The action's parameters.
     pub params: Map<String, Value>,
+}
+
+impl Command {
+    /// Stands for the action and its parameters: `ACTION DIGEST`.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let params = serde_json::to_string(&self.params).unwrap_or_default();
+        format!("{} {:x}", self.action, Sha256::digest(params.as_bytes()))
+    }
 }
 
 /// A message that is no command.

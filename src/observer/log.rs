@@ -1,13 +1,17 @@
 //! Writes the log line of every event. Messages, levels and fields are a contract with whoever reads logs by program:
 //! `docs/events.md` has them.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Observer;
 use crate::event::{Answer, Consequence, Event, Leftover, Operation, Peer, Skip};
+use crate::log_limit::{Line, LogLimit};
 use crate::names::{RequestId, ServiceName};
+use crate::record::{Reason, Record};
 use crate::report::{Outcome, RunReport};
 
 // A line's `target`, by which `log.level` chooses: the part of the daemon that the event is from.
@@ -17,17 +21,50 @@ const DISPATCHER: &str = "sense_orchestrator::dispatcher";
 const MONITOR: &str = "sense_orchestrator::monitor";
 const SEEDER: &str = "sense_orchestrator::seeder";
 
+/// Most lines about commands in a minute: anybody can send thousands.
+const COMMAND_LINES: u32 = 300;
+
+/// Most lines about changes of the configuration in a minute: anybody may make them, back and forth.
+const CONFIG_LINES: u32 = 40;
+
 /// The observer that logs.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Log;
+///
+/// Lines that anybody can cause by a message each are limited in number; one that is written after others were not says how
+/// many, as `suppressed`.
+#[derive(Debug)]
+pub struct Log {
+    commands: Mutex<LogLimit<Instant>>,
+    config: Mutex<LogLimit<Instant>>,
+    lost: Mutex<LogLimit<Instant>>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        let limit = |most| Mutex::new(LogLimit::new(most, Duration::from_mins(1)));
+        Self { commands: limit(COMMAND_LINES), config: limit(CONFIG_LINES), lost: limit(1) }
+    }
+}
+
+fn allow(limit: &Mutex<LogLimit<Instant>>) -> Option<Line> {
+    limit.lock().unwrap_or_else(PoisonError::into_inner).allow(Instant::now())
+}
 
 impl Observer for Log {
     fn observe(&self, event: &Event) {
         match event {
             Event::Scheduled { change } => info!(target: SCHEDULER, change = %change, "scheduled"),
             Event::ScheduleChanged { change } => info!(target: SCHEDULER, change = %change, "schedule changed"),
-            Event::ScheduleRefused { error } => warn!(target: DISPATCHER, error, "schedule not followed"),
-            Event::SlotDue { service } => debug!(target: SCHEDULER, %service, "slot due"),
+            Event::ScheduleRefused { error } => {
+                if let Some(Line { suppressed }) = allow(&self.config) {
+                    warn!(target: DISPATCHER, error, suppressed, "schedule not followed");
+                } else {
+                    debug!(target: DISPATCHER, error, "schedule not followed");
+                }
+            }
+            Event::SlotDue { service, slot } => {
+                debug!(target: SCHEDULER, %service, slot = slot.to_rfc3339(), "slot due");
+            }
+            Event::Recorded { record } => recorded(record),
             Event::SlotQueued { service, waits_for } => {
                 debug!(target: SCHEDULER, %service, waits_for, "slot queued");
             }
@@ -67,14 +104,18 @@ impl Observer for Log {
                     Operation::Restarted => info!(target: RUNNER, %service, duration_ms, "service restarted"),
                 }
             }
-            Event::CommandTaken { action, request_id } => {
+            Event::CommandTaken { action, request_id, fingerprint: _ } => {
                 debug!(target: DISPATCHER, action, request_id = text(request_id.as_ref()), "command taken");
             }
-            Event::CommandAnswered { action, request_id, answer, took } => {
-                command_answered(action, request_id.as_ref(), answer, milliseconds(*took));
+            Event::CommandAnswered { action, request_id, answer, took, reply: _ } => {
+                self.command_answered(action, request_id.as_ref(), answer, milliseconds(*took));
             }
             Event::MessagesIgnored { count, last } => warn!(target: DISPATCHER, count, last, "messages ignored"),
-            Event::MessagesLost { lost } => warn!(target: DISPATCHER, lost, "messages lost"),
+            Event::MessagesLost { lost } => {
+                if let Some(Line { suppressed }) = allow(&self.lost) {
+                    warn!(target: DISPATCHER, lost, suppressed, "messages lost");
+                }
+            }
             Event::ReactionBegins { channel, payload } => info!(target: DISPATCHER, channel, payload, "event"),
             Event::ReactionEnded { channel, error: None } => info!(target: DISPATCHER, channel, "reaction done"),
             Event::ReactionEnded { channel, error } => warn!(target: DISPATCHER, channel, error, "reaction failed"),
@@ -87,8 +128,13 @@ impl Observer for Log {
             Event::ConfigWritten { section, from, again: true } => {
                 info!(target: SEEDER, section, from, "config restored");
             }
+            Event::VariableIgnored { variable, expected } => {
+                warn!(target: SEEDER, variable, expected, "variable does not parse, default used");
+            }
             Event::ConfigNotWritten { error } => warn!(target: SEEDER, error, "config not seeded"),
-            Event::ConfigChanged { section, service, consequence } => config_changed(section, service, consequence),
+            Event::ConfigChanged { section, service, consequence } => {
+                self.config_changed(section, service, consequence);
+            }
             Event::ConnectionLost { peer: Peer::Engine, reason } => {
                 warn!(target: MONITOR, reason, "engine unavailable");
             }
@@ -128,6 +174,12 @@ fn slot_skipped(service: &ServiceName, why: &Skip) {
     }
 }
 
+fn recorded(record: &Record) {
+    let (service, run_id) = (&record.job, record.run_id.as_ref().map(tracing::field::display));
+    let (state, reason) = (record.state.as_str(), record.reason.map(Reason::as_str));
+    debug!(target: RUNNER, %service, run_id, state, reason, "recorded");
+}
+
 fn run_ended(report: &RunReport) {
     let RunReport { service, run_id, exit_code, error, .. } = report;
     let trigger = report.trigger.as_str();
@@ -156,27 +208,38 @@ fn run_ended(report: &RunReport) {
     }
 }
 
-fn command_answered(action: &str, request_id: Option<&RequestId>, answer: &Answer, duration_ms: u64) {
-    let request_id = text(request_id);
-    match answer {
-        Answer::Done => info!(target: DISPATCHER, action, request_id, duration_ms, "command done"),
-        // The sender learns of it, and anybody can send thousands.
-        Answer::Refused { error } => debug!(target: DISPATCHER, action, request_id, error, "command refused"),
-        Answer::Failed { error } => {
-            warn!(target: DISPATCHER, action, request_id, duration_ms, error, "command failed");
+impl Log {
+    fn command_answered(&self, action: &str, request_id: Option<&RequestId>, answer: &Answer, duration_ms: u64) {
+        let request_id = text(request_id);
+        // The sender learns of it.
+        if let Answer::Refused { error } = answer {
+            return debug!(target: DISPATCHER, action, request_id, error, "command refused");
+        }
+        let Some(Line { suppressed }) = allow(&self.commands) else { return };
+        match answer {
+            Answer::Failed { error } => {
+                warn!(target: DISPATCHER, action, request_id, duration_ms, error, suppressed, "command failed");
+            }
+            Answer::Done | Answer::Refused { .. } => {
+                info!(target: DISPATCHER, action, request_id, duration_ms, suppressed, "command done");
+            }
         }
     }
-}
 
-fn config_changed(section: &str, service: &ServiceName, consequence: &Consequence) {
-    match consequence {
-        Consequence::RestartRequired => {
-            warn!(target: DISPATCHER, section, %service, "config changed, service restart required");
-        }
-        Consequence::Restarting => info!(target: DISPATCHER, section, %service, "config changed, restarting"),
-        Consequence::RestartFailed { error } => warn!(target: DISPATCHER, section, %service, error, "restart failed"),
-        Consequence::NotFoundOut { error } => {
-            warn!(target: DISPATCHER, section, %service, error, "config changed, service not found out");
+    fn config_changed(&self, section: &str, service: &ServiceName, consequence: &Consequence) {
+        match consequence {
+            Consequence::RestartRequired => {
+                if let Some(Line { suppressed }) = allow(&self.config) {
+                    warn!(target: DISPATCHER, section, %service, suppressed, "config changed, service restart required");
+                }
+            }
+            Consequence::Restarting => info!(target: DISPATCHER, section, %service, "config changed, restarting"),
+            Consequence::RestartFailed { error } => {
+                warn!(target: DISPATCHER, section, %service, error, "restart failed");
+            }
+            Consequence::NotFoundOut { error } => {
+                warn!(target: DISPATCHER, section, %service, error, "config changed, service not found out");
+            }
         }
     }
 }

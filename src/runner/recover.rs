@@ -1,5 +1,6 @@
 //! Finds the runs that nobody here has: those that an earlier life of the daemon began, and those whose container came late.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -8,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Runner;
 use super::claims::{Known, RunClaim};
+use super::history::EarlierRun;
 use super::verdict::Begun;
 use crate::backend::{Backend, Bounds, Due, Failure, RunState};
 use crate::bus::Bus;
@@ -21,6 +23,15 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 /// What is said of a run whose end nobody saw.
 const ENDED_AWAY: &str = "ended while the daemon was away";
 
+/// A run that nobody here has.
+struct Found<R> {
+    service: ServiceName,
+    run_id: RunId,
+    run: R,
+    /// What is known of it.
+    earlier: EarlierRun,
+}
+
 impl<K: Backend, B: Bus> Runner<K, B> {
     /// Adopts the runs of an earlier life of the daemon that go on, and tells of those that ended before it removes them.
     /// Each is a task of its own. Returns without those that do not go away in good time.
@@ -31,10 +42,15 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     ///
     /// When the Engine does not answer; what was begun goes on.
     pub async fn recover(&self) -> Result<(), Failure> {
-        let ends = self.look_round_at(true).await?;
+        let asked = Instant::now();
+        let (ends, found) = self.look_round_at(true).await?;
         if timeout(REMOVAL_LIMIT, join_all(ends)).await.is_err() {
-            self.inner.events.emit(&Event::LeftoversStay);
+            self.inner.history.events.emit(&Event::LeftoversStay);
         }
+        let begun_now = |service: &ServiceName, run_id: &RunId| {
+            !matches!(self.inner.claims.known(service, run_id, asked), Known::No)
+        };
+        self.inner.history.interrupt(|service, run_id| found.contains(run_id) || begun_now(service, run_id));
         Ok(())
     }
 
@@ -48,14 +64,15 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         self.look_round_at(false).await.map(drop)
     }
 
-    /// Takes over what nobody has, and returns the ends of what does not go on.
-    async fn look_round_at(&self, start: bool) -> Result<Vec<JoinHandle<()>>, Failure> {
+    /// Takes over what nobody has, and returns the ends of what does not go on, and all runs that are there.
+    async fn look_round_at(&self, start: bool) -> Result<(Vec<JoinHandle<()>>, BTreeSet<RunId>), Failure> {
         let inner = &self.inner;
         let asked = Instant::now();
-        let mut ends = Vec::new();
+        let (mut ends, mut all) = (Vec::new(), BTreeSet::new());
         for found in inner.backend.runs(&inner.projects.name(), None).await? {
             let Some((run_id, run)) = found.own else { continue };
             let (service, state) = (found.service, found.state);
+            all.insert(run_id.clone());
             if !self.knows(&service) {
                 continue;
             }
@@ -72,32 +89,28 @@ impl<K: Backend, B: Bus> Runner<K, B> {
                 (RunState::Alive, None) if start && !told => removed(Leftover::Second),
                 // Another daemon's, by its looks.
                 (RunState::Alive, None) if !told => {
-                    inner.events.emit(&Event::ForeignRun { service: name, run_id: id });
+                    inner.history.events.emit(&Event::ForeignRun { service: name, run_id: id });
                     continue;
                 }
                 (RunState::Alive | RunState::Created | RunState::Ended, _) => {
                     removed(Leftover::Earlier { container: None })
                 }
             };
-            inner.events.emit(&event);
-            let end = inner.stages.work.spawn(self.clone().end_found(service, run_id, run, (state, told), claim));
+            inner.history.events.emit(&event);
+            let found =
+                Found { earlier: inner.history.earlier(&service, &run_id, &found.container), service, run_id, run };
+            let end = inner.stages.work.spawn(self.clone().end_found(found, (state, told), claim));
             if state != RunState::Alive {
                 ends.push(end);
             }
         }
-        Ok(ends)
+        Ok((ends, all))
     }
 
     /// Follows a found run to its end, which is at once where it has no claim, and removes it. One that was `told` already
     /// is removed without a word.
-    async fn end_found(
-        self,
-        service: ServiceName,
-        run_id: RunId,
-        mut run: K::Run,
-        (state, told): (RunState, bool),
-        claim: Option<RunClaim>,
-    ) {
+    async fn end_found(self, found: Found<K::Run>, (state, told): (RunState, bool), claim: Option<RunClaim>) {
+        let Found { service, run_id, mut run, earlier } = found;
         if told {
             return self.inner.backend.remove(run).await;
         }
@@ -106,13 +119,14 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         if claim.is_none() && state == RunState::Alive {
             cancel.cancel();
         }
-        // How long it ran is not known for certain, as the wall clock may have been set since: its limit begins anew.
+        // The wall clock may have been set since: where the other clock does not tell, its limit begins anew.
+        let left = limit.saturating_sub(earlier.age.unwrap_or_default());
         let abort = self.inner.stages.abort.clone();
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + left;
         let bounds = Bounds { deadline, due: Due::at(deadline), limit, abort, cancel };
         let _watched = self.watch(&service, &run_id, &bounds);
         let mut report = self.see_to_its_end(&service, run_id, &mut run, state, &bounds).await;
-        if let Some(removal) = self.conclude(Some(run), &mut report, claim).await {
+        if let Some(removal) = self.conclude(Some(run), &mut report, earlier.record, claim).await {
             removal.await.ok();
         }
     }

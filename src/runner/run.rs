@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::claims::{InTheWay, RunClaim};
+use super::history;
 use super::verdict::Begun;
 use super::{RunError, RunRequest, Runner, ServiceOptions};
 use crate::backend::{Backend, Bounds, Due, Failure, Finished, FoundRun, NotStarted, RunSpec, RunState};
@@ -15,17 +16,20 @@ use crate::bus::{self, Bus};
 use crate::clock::Timestamp;
 use crate::event::{Event, Leftover};
 use crate::names::{RunId, ServiceName, SourceId};
+use crate::record::{Reason, Record};
 use crate::report::{Chain, Outcome, RunReport};
-use crate::spec::Slug;
-
-/// Run records that Redis keeps of a service.
-const RECORDS_KEPT: u16 = 50;
-
-/// Bytes of a failed run's output in its record.
-const RECORDED_TAIL: usize = 2 << 10;
+use crate::spec::{Slug, one_off_name};
 
 /// Time between two looks at a run that somebody else made and that is in the way.
 const TURN_LOOK: Duration = Duration::from_secs(1);
+
+/// A run that was decided on and is in the ledger.
+#[derive(Debug)]
+pub struct AcceptedRun {
+    request: RunRequest,
+    slug: Slug,
+    record: Record,
+}
 
 /// Why an attempt gave no run.
 #[derive(Debug)]
@@ -50,18 +54,78 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     ///
     /// When no run was begun: another one goes on, the project has no such service, the daemon is about to end.
     pub async fn run(&self, request: RunRequest) -> Result<RunReport, RunError> {
-        let inner = &self.inner;
-        let service = &request.service;
+        let slug = self.slug(&request.service)?;
+        let mut record = None;
+        let ended = self.carry_out(request, slug, &mut record).await;
+        self.settle(record, ended)
+    }
+
+    /// Decides on a run and enters it into the ledger, for [`Runner::run_accepted`].
+    ///
+    /// # Errors
+    ///
+    /// The project has no such service.
+    pub fn accept(&self, request: RunRequest) -> Result<AcceptedRun, RunError> {
+        let slug = self.slug(&request.service)?;
+        let record = self.begin(&request, &slug);
+        Ok(AcceptedRun { request, slug, record })
+    }
+
+    /// As [`Runner::run`], for a run that is in the ledger already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runner::run`]; the ledger has that as well.
+    pub async fn run_accepted(&self, accepted: AcceptedRun) -> Result<RunReport, RunError> {
+        let AcceptedRun { request, slug, record } = accepted;
+        let mut record = Some(record);
+        let ended = self.carry_out(request, slug, &mut record).await;
+        self.settle(record, ended)
+    }
+
+    /// Enters that a run which was accepted is not begun.
+    pub fn give_up(&self, accepted: AcceptedRun, why: &RunError) {
+        self.inner.history.give_up(accepted.record, why);
+    }
+
+    fn slug(&self, service: &ServiceName) -> Result<Slug, RunError> {
         if !self.knows(service) {
             return Err(RunError::UnknownService(service.clone()));
         }
-        let slug = Slug::new(random(), &inner.projects.name(), service);
+        Ok(Slug::new(random(), &self.inner.projects.name(), service))
+    }
+
+    fn begin(&self, request: &RunRequest, slug: &Slug) -> Record {
+        let run_id = slug.run_id();
+        let container = one_off_name(&self.inner.projects.name(), &request.service, &run_id);
+        self.inner.history.begin(request, run_id, container)
+    }
+
+    /// Enters that a run was refused that has a record and no verdict.
+    fn settle(&self, record: Option<Record>, ended: Result<RunReport, RunError>) -> Result<RunReport, RunError> {
+        if let (Some(record), Err(why)) = (record, &ended) {
+            self.inner.history.give_up(record, why);
+        }
+        ended
+    }
+
+    /// Runs a service. `record` is taken with the verdict.
+    async fn carry_out(
+        &self,
+        request: RunRequest,
+        slug: Slug,
+        record: &mut Option<Record>,
+    ) -> Result<RunReport, RunError> {
+        let inner = &self.inner;
+        let service = &request.service;
         let run_id = slug.run_id();
         let turn_by = Instant::now() + request.wait_for_turn;
         let claim = self.claim(service, &run_id, turn_by).await?;
         let options = inner.options.service(service);
+        let record_of_run = record.take().unwrap_or_else(|| self.begin(&request, &slug));
+        *record = Some(record_of_run);
         let trigger = request.trigger;
-        inner.events.emit(&Event::RunBegins { service: service.clone(), run_id: run_id.clone(), trigger });
+        inner.history.events.emit(&Event::RunBegins { service: service.clone(), run_id: run_id.clone(), trigger });
         let (begun, bounds, ended) = loop {
             if inner.stages.intake.is_cancelled() {
                 return Err(RunError::ShuttingDown);
@@ -86,7 +150,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         if let Some(source) = options.proof.as_ref().filter(|_| request.environment.is_empty()) {
             self.check_source(source, since, &mut report).await;
         }
-        self.conclude(run, &mut report, Some(claim)).await;
+        if let Some(record) = record.take() {
+            self.conclude(run, &mut report, record, Some(claim)).await;
+        }
         Ok(report)
     }
 
@@ -103,6 +169,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         &self,
         run: Option<K::Run>,
         report: &mut RunReport,
+        record: Record,
         claim: Option<RunClaim>,
     ) -> Option<JoinHandle<()>> {
         let inner = &self.inner;
@@ -115,7 +182,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         if let Some(claim) = &claim {
             claim.ended();
         }
-        self.close(report).await;
+        self.close(report, record).await;
         let (run, backend) = (run?, Arc::clone(&inner.backend));
         Some(inner.stages.work.spawn(async move {
             backend.remove(run).await;
@@ -138,6 +205,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             let last_error = status.and_then(|status| status.last_error).map(|error| format!(": {error}"));
             let last_error = last_error.unwrap_or_default();
             report.outcome = Outcome::NoOutput;
+            report.reason = Some(Reason::NoOutput);
             report.error = Some(format!("exited 0, but {source} reported no success during the run{last_error}"));
         }
     }
@@ -148,7 +216,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         match inner.claims.run(service, run_id) {
             Ok(claim) => return Ok(claim),
             Err(InTheWay::Running(other)) if Instant::now() < turn_by => {
-                inner.events.emit(&Event::RunWaits { service: service.clone(), other });
+                inner.history.events.emit(&Event::RunWaits { service: service.clone(), other });
             }
             Err(InTheWay::Running(_) | InTheWay::Removing) => {}
         }
@@ -164,16 +232,12 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         }
     }
 
-    /// Enters a run that ended into the records and tells of it.
-    async fn close(&self, report: &RunReport) {
-        self.inner.ledger.enter(report);
-        self.inner.events.emit(&Event::RunEnded { report: report.clone() });
-        let record = RunReport { tail: last_bytes(&report.tail, RECORDED_TAIL), ..report.clone() };
-        let json = serde_json::to_string(&record).unwrap_or_default();
-        let key = self.inner.bus.names().runs(&report.service);
-        if let Err(error) = self.inner.bus.push(&key, &json, RECORDS_KEPT).await {
-            debug!(error = %Chain(&error), "run not recorded");
-        }
+    /// Says what a run came to, and returns once that will survive a crash.
+    async fn close(&self, report: &RunReport, record: Record) {
+        let history = &self.inner.history;
+        history.record(history::verdict(record, report));
+        history.events.emit(&Event::RunEnded { report: report.clone() });
+        history.events.settled().await;
     }
 
     async fn attempt(
@@ -197,7 +261,11 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let over = options.environment.iter().chain(&request.environment);
         let environment = &over.map(|(key, value)| (key.clone(), value.clone())).collect();
         let spec = RunSpec { project, service, slug, environment };
+        // What comes after this leaves a container behind where the daemon is killed: the ledger has its name.
+        inner.history.events.settled().await;
         let mut run = inner.backend.begin(spec, bounds).await?;
+        let (of, run_id) = (service.clone(), slug.run_id());
+        inner.history.events.emit(&Event::RunStarted { service: of, run_id });
         let finished = inner.backend.finish(&mut run, bounds).await;
         Ok((run, finished))
     }
@@ -214,11 +282,13 @@ impl<K: Backend, B: Bus> Runner<K, B> {
                     return Err(NoRun::Refused(RunError::Busy { service, run_id, container }));
                 }
                 (RunState::Created | RunState::Ended, Some((run_id, mut run))) => {
+                    let found_container = container.clone();
                     let leftover = Leftover::Earlier { container: Some(container) };
                     let (name, id) = (service.clone(), run_id.clone());
-                    self.inner.events.emit(&Event::LeftoverRemoved { service: name, run_id: id, leftover });
+                    self.inner.history.events.emit(&Event::LeftoverRemoved { service: name, run_id: id, leftover });
+                    let record = self.inner.history.earlier(service, &run_id, &found_container).record;
                     let mut report = self.see_to_its_end(service, run_id, &mut run, state, bounds).await;
-                    self.conclude(None, &mut report, None).await;
+                    self.conclude(None, &mut report, record, None).await;
                     backend.remove(run).await;
                 }
                 // Somebody else's, who may want to look at it.
@@ -227,13 +297,6 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         }
         Ok(())
     }
-}
-
-/// The end of a text, cut where a character begins.
-fn last_bytes(text: &str, limit: usize) -> String {
-    let from = text.len().saturating_sub(limit);
-    let from = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
-    text.get(from..).unwrap_or_default().to_owned()
 }
 
 /// Bytes for a slug: from the kernel, or in its absence from what differs between two runs.

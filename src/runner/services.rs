@@ -2,13 +2,13 @@
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use super::claims::OperationClaim;
 use super::{OperateError, Runner};
 use crate::backend::{Backend, Failure, NotStarted, UpSpec};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
+use crate::event::{Event, Operation};
 use crate::names::ServiceName;
 
 impl<K: Backend, B: Bus> Runner<K, B> {
@@ -24,7 +24,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let _operation = self.turn_to_start(service, &cancel).await?;
         let begun = Instant::now();
         self.up(service, &cancel).await?;
-        log_done(service, begun, "service started");
+        self.done(service, Operation::Started, begun);
         Ok(())
     }
 
@@ -62,7 +62,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let begun = Instant::now();
         let stopped = self.down(service, before).await?;
         if stopped {
-            log_done(service, begun, "service stopped");
+            self.done(service, Operation::Stopped, begun);
         }
         Ok(stopped)
     }
@@ -79,7 +79,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let begun = Instant::now();
         self.down(service, None).await?;
         self.up(service, &cancel).await?;
-        log_done(service, begun, "service restarted");
+        self.done(service, Operation::Restarted, begun);
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         if !self.inner.backend.restart(&project, service).await? {
             return Err(OperateError::NoContainer(service.clone()));
         }
-        log_done(service, begun, "service restarted");
+        self.done(service, Operation::Restarted, begun);
         Ok(())
     }
 
@@ -156,9 +156,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let project = self.inner.projects.select_for_stop(service).map_err(Failure::Project)?;
         self.inner.backend.down(&project, service, before).await
     }
-}
 
-fn log_done(service: &ServiceName, begun: Instant, message: &'static str) {
-    let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    info!(%service, duration_ms, "{message}");
+    fn done(&self, service: &ServiceName, operation: Operation, begun: Instant) {
+        let event = Event::ServiceOperated { service: service.clone(), operation, took: begun.elapsed() };
+        self.inner.history.events.emit(&event);
+    }
 }

@@ -6,7 +6,9 @@ use tokio::time::Instant;
 
 use crate::backend::{Bounds, End, Failure, Finished, NotStarted};
 use crate::clock::Timestamp;
+use crate::engine::EngineError;
 use crate::names::{RunId, ServiceName};
+use crate::record::Reason;
 use crate::report::{Chain, Outcome, RunReport, Trigger};
 
 /// Which run it is, and when it began on both clocks.
@@ -31,7 +33,7 @@ impl Begun {
             NotStarted::Failed(failure) => End::Failed(failure),
             NotStarted::TimedOut(failure) => {
                 let error = Some(Chain(&failure).to_string());
-                return self.report(&Finished::not_started(End::TooLate), (Outcome::TimedOut, None, error));
+                return self.report(&Finished::not_started(End::TooLate), (Outcome::TimedOut, None, error), None);
             }
             NotStarted::Cancelled => End::Cancelled,
         };
@@ -59,10 +61,26 @@ impl Begun {
             End::Interrupted => failed(None, "interrupted: the daemon ended before it was started".to_owned()),
             End::Failed(failure) => failed(None, Chain(failure).to_string()),
         };
-        self.report(finished, verdict)
+        let reason = match &finished.end {
+            End::Exited(0) | End::TimedOut | End::TooLate => None,
+            End::Exited(_) => finished.out_of_memory.then_some(Reason::OutOfMemory),
+            End::Cancelled if bounds.abort.is_cancelled() => Some(Reason::Shutdown),
+            End::Cancelled => Some(Reason::Requested),
+            End::EngineLost => Some(Reason::EngineLost),
+            End::Interrupted => Some(Reason::Interrupted),
+            End::Failed(_) if finished.started_at.is_none() => Some(Reason::NotStarted),
+            End::Failed(Failure::Engine { source: EngineError::NotFound { .. }, .. }) => Some(Reason::Lost),
+            End::Failed(_) => None,
+        };
+        self.report(finished, verdict, reason)
     }
 
-    fn report(self, finished: &Finished, verdict: (Outcome, Option<i64>, Option<String>)) -> RunReport {
+    fn report(
+        self,
+        finished: &Finished,
+        verdict: (Outcome, Option<i64>, Option<String>),
+        reason: Option<Reason>,
+    ) -> RunReport {
         let (outcome, exit_code, error) = verdict;
         RunReport {
             service: self.service,
@@ -78,6 +96,7 @@ impl Begun {
             container_started_at: finished.started_at,
             container_finished_at: finished.finished_at,
             out_of_memory: finished.out_of_memory,
+            reason,
         }
     }
 }

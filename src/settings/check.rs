@@ -53,6 +53,7 @@ impl Check<'_> {
             preset: raw.preset,
             log: raw.log,
             compose,
+            daemon: raw.daemon,
             docker: raw.docker,
             redis,
             redis_names,

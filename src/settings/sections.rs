@@ -200,8 +200,28 @@ pub struct Scheduler {
 pub enum FirstRun {
     /// At our start.
     Immediate,
-    /// One interval later.
+    /// At our start where it missed a slot, or never had one; else at its next slot.
+    Due,
+    /// At its next slot; one interval later where it never had one.
     NextSlot,
+}
+
+/// The daemon itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Daemon {
+    /// What it does where another one has the project.
+    pub standby: Standby,
+}
+
+/// What a daemon does where another one has the project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standby {
+    /// It says so and ends.
+    Exit,
+    /// It says so and waits until it can have the project itself.
+    Wait,
 }
 
 /// What holds for every run.
@@ -214,12 +234,24 @@ pub struct Runs {
     /// Bytes that are kept of the end of a failed run's output.
     #[serde(deserialize_with = "scalar::size::<_, 1_048_576>")]
     pub tail: usize,
+    /// Of which runs the output is kept.
+    pub keep_output: KeepOutput,
     /// Records of each service that are kept, of runs and as many of slots without one.
     #[serde(deserialize_with = "scalar::whole::<_, _, 1, 100_000>")]
     pub keep: usize,
     /// Age up to which they are kept.
     #[serde(deserialize_with = "scalar::duration::<_, DAY, { 10 * YEAR }>")]
     pub keep_for: Duration,
+}
+
+/// Of which runs the output is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepOutput {
+    /// Of those that did not succeed.
+    Failed,
+    /// Of all: one more call to the Engine for each that succeeds.
+    All,
 }
 
 /// Where the daemon keeps what it remembers.

@@ -1,6 +1,5 @@
 //! Commands over Redis: each gets exactly one reply, of the contract's form.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sense_orchestrator::bus::{Bus, Event};
@@ -104,10 +103,11 @@ async fn a_failed_trigger_tells_its_exit_code_and_its_last_lines() {
 async fn a_run_leaves_a_record_in_redis() {
     let stack = Stack::dispatching().await;
     let reply = stack.call("trigger", json!({"service": "source-weather"})).await;
+    sleep(SECOND).await;
     let records = stack.bus.values("runs:source-weather");
     assert_eq!(records.len(), 1);
     let record: Value = serde_json::from_str(&records[0]).unwrap();
-    assert_eq!((&record["run_id"], &record["outcome"]), (&reply["data"]["run_id"], &json!("succeeded")));
+    assert_eq!((&record["run_id"], &record["state"]), (&reply["data"]["run_id"], &json!("succeeded")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,13 +191,7 @@ async fn a_scan_waits_for_a_run_that_somebody_else_made() {
     // A second daemon, or a person: our claims know nothing of it.
     let other = stack.other_runner();
     let service = "source-aranet4".parse().unwrap();
-    let request = RunRequest {
-        service,
-        trigger: Trigger::Schedule,
-        environment: BTreeMap::new(),
-        results: Vec::new(),
-        wait_for_turn: Duration::ZERO,
-    };
+    let request = RunRequest::new(service, Trigger::Schedule);
     let (_, scan) = tokio::join!(other.run(request), async {
         sleep(5 * SECOND).await;
         stack.call("scan_aranet4", json!({})).await

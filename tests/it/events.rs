@@ -9,6 +9,7 @@ use sense_orchestrator::clock::Timestamp;
 use sense_orchestrator::event::{self, Answer, Consequence, Event, Leftover, Operation, Peer, Skip};
 use sense_orchestrator::names::{RequestId, RunId, ServiceName};
 use sense_orchestrator::observer::{Events, Observer, log};
+use sense_orchestrator::record::{Reason, Record};
 use sense_orchestrator::report::{Outcome, RunReport, Trigger};
 use sense_orchestrator::schedule::Change;
 use sense_orchestrator::settings::{Color, Log, LogFormat};
@@ -74,12 +75,18 @@ fn report(outcome: Outcome) -> Event {
         duration: SECOND,
         error: Some("why".to_owned()),
         tail: "words".to_owned(),
-        note: Some("a note"),
+        note: Some("more"),
         container_started_at: None,
         container_finished_at: None,
         out_of_memory: false,
+        reason: None,
     };
     Event::RunEnded { report }
+}
+
+fn record() -> Record {
+    let record = Record::pending(name("web"), 1, run_id(), Trigger::Schedule, Timestamp(0.0));
+    Record { reason: Some(Reason::Interrupted), ..record }
 }
 
 fn run_id() -> RunId {
@@ -97,7 +104,8 @@ fn samples() -> Vec<Event> {
         Event::Scheduled { change: change() },
         Event::ScheduleChanged { change: change() },
         Event::ScheduleRefused { error: why() },
-        Event::SlotDue { service: service() },
+        Event::SlotDue { service: service(), slot: Timestamp(0.0) },
+        Event::Recorded { record: Box::new(record()) },
         Event::SlotQueued { service: service(), waits_for: "max_parallel" },
         Event::SlotsMissed { service: service(), missed: 3 },
         Event::RunBegins { service: service(), run_id: run_id(), trigger: Trigger::Schedule },
@@ -106,7 +114,7 @@ fn samples() -> Vec<Event> {
         Event::RunAdopted { service: service(), run_id: run_id() },
         Event::ForeignRun { service: service(), run_id: run_id() },
         Event::LeftoversStay,
-        Event::CommandTaken { action: action(), request_id: request_id() },
+        Event::CommandTaken { action: action(), request_id: request_id(), fingerprint: why() },
         Event::MessagesIgnored { count: 3, last: why() },
         Event::MessagesLost { lost: 3 },
         Event::ReactionBegins { channel: channel(), payload: "{}".to_owned() },
@@ -116,6 +124,7 @@ fn samples() -> Vec<Event> {
         Event::ConfigWritten { section: section(), from: "environment", again: false },
         Event::ConfigWritten { section: section(), from: "last seen value", again: true },
         Event::ConfigNotWritten { error: why() },
+        Event::VariableIgnored { variable: "A".to_owned(), expected: why() },
         Event::ServiceOverdue { service: service(), source: "s".parse().ok(), silent: SECOND, every: SECOND },
         Event::ServiceRecovered { service: service() },
     ];
@@ -141,6 +150,7 @@ fn samples() -> Vec<Event> {
         request_id: request_id(),
         answer,
         took: SECOND,
+        reply: Some(why().into()),
     }));
     let consequences = [
         Consequence::RestartRequired,
@@ -180,7 +190,7 @@ fn logged(event: &Event) -> Line {
     );
     let writer = written.clone();
     let dispatch = telemetry::dispatch(&settings, false, move || writer.clone());
-    tracing::dispatcher::with_default(&dispatch, || Events::new(vec![Box::new(log::Log)]).emit(event));
+    tracing::dispatcher::with_default(&dispatch, || Events::new(vec![Box::new(log::Log::default())]).emit(event));
     let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
     let line: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?} of {event:?}"));
     let text = |key: &str| line[key].as_str().unwrap().to_owned();
@@ -214,7 +224,7 @@ fn observers_hear_of_events_in_their_order() {
     let heard = Arc::default();
     let observer = |name| -> Box<dyn Observer> { Box::new(Names(Arc::clone(&heard), name)) };
     let events = Events::new(vec![observer("first"), observer("second")]);
-    events.emit(&Event::SlotDue { service: name("web") });
+    events.emit(&Event::SlotDue { service: name("web"), slot: Timestamp(0.0) });
     events.emit(&Event::LeftoversStay);
     let expected = ["first slot_due", "second slot_due", "first leftovers_stay", "second leftovers_stay"];
     assert_eq!(*heard.lock().unwrap(), expected);

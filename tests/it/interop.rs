@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::support::bus::FakeBus;
 use crate::support::docker::{self, IMAGE};
 use crate::support::missing_server;
-use crate::support::stack::{Folder, events, name};
+use crate::support::stack::{Folder, history, ledger, name};
 
 /// A project that both work on.
 struct Site {
@@ -93,7 +93,9 @@ impl Site {
         let projects = Arc::new(projects.unwrap());
         let compose = ComposeOptions { dialect: self.dialect, ..ComposeOptions::default() };
         let backend = ComposeBackend::new(Arc::clone(&self.engine), Arc::clone(&projects), compose);
-        Runner::new(Arc::new(backend), FakeBus::new(), projects, options, stages, events())
+        let bus = FakeBus::new();
+        let history = history(ledger(), &bus);
+        Runner::new(Arc::new(backend), bus, projects, options, stages, history)
     }
 
     async fn containers(&self) -> Containers {
@@ -241,13 +243,7 @@ async fn a_changed_network_is_made_anew_by_us_and_then_up_to_date_for_docker_com
 async fn a_run_of_ours_and_one_of_docker_compose_share_their_dependencies() {
     let Some(site) = Site::new(STACK).await else { return };
     let run = async || {
-        let request = RunRequest {
-            service: name("job"),
-            trigger: Trigger::Schedule,
-            environment: BTreeMap::new(),
-            results: Vec::new(),
-            wait_for_turn: Duration::ZERO,
-        };
+        let request = RunRequest::new(name("job"), Trigger::Schedule);
         let runner = site.runner();
         let report = runner.run(request).await.unwrap();
         while !runner.occupied().is_empty() {

@@ -31,6 +31,7 @@ mod health;
 mod interop;
 mod ledger;
 mod lifecycle;
+mod memory;
 mod process;
 mod redis_attacks;
 mod runs;

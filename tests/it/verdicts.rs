@@ -117,6 +117,7 @@ async fn what_ended_while_the_daemon_was_away_is_told_with_code_output_and_times
         assert_eq!(lines[0]["note"], "ended while the daemon was away");
         assert_eq!(lines[0]["duration_ms"], 40_000);
         assert_eq!(lines[0]["tail"], if code == 0 { json!(null) } else { json!("the last words\n") });
+        sleep(SECOND).await;
         let record: serde_json::Value = serde_json::from_str(&stack.bus.values("runs:weather")[0]).unwrap();
         assert_eq!(record["exit_code"], code);
         assert_eq!(stack.engine.container_names(), [""; 0]);

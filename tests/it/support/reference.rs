@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bus::FakeBus;
 use super::engine::{FakeEngine, Script};
-use super::stack::events;
+use super::stack::{history, ledger};
 
 const COMPOSE: &str = "
 name: sense
@@ -189,7 +189,12 @@ impl<B: Bus> Stack<B> {
     }
 
     pub(crate) fn seeder(&self) -> Seeder<B> {
-        Seeder::new(Arc::clone(&self.bus), events(), &self.settings.seeds, &self.settings.seed_variables.0)
+        Seeder::new(
+            Arc::clone(&self.bus),
+            history(ledger(), &self.bus).events,
+            &self.settings.seeds,
+            &self.settings.seed_variables.0,
+        )
     }
 
     pub(crate) fn start_seeder(&self) -> tokio::task::JoinHandle<()> {
@@ -245,7 +250,7 @@ fn runner<B: Bus>(
         tail: 64 * 1024,
     };
     let backend = ComposeBackend::new(Arc::clone(engine), Arc::clone(&projects), ComposeOptions::default());
-    Runner::new(Arc::new(backend), Arc::clone(bus), projects, options, stages, events())
+    Runner::new(Arc::new(backend), Arc::clone(bus), projects, options, stages, history(ledger(), bus))
 }
 
 impl<B: Bus> Drop for Stack<B> {

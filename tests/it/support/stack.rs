@@ -7,12 +7,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sense_orchestrator::backend::compose::{ComposeBackend, ComposeOptions};
+use sense_orchestrator::bus::Bus;
 use sense_orchestrator::compose::Options;
+use sense_orchestrator::ledger::{Ledger, Limits};
 use sense_orchestrator::names::ServiceName;
+use sense_orchestrator::observer::ledger::LedgerWriter;
+use sense_orchestrator::observer::redis_records::RedisRecords;
+use sense_orchestrator::observer::status::Tally;
 use sense_orchestrator::observer::{Events, log};
 use sense_orchestrator::projects::Projects;
 use sense_orchestrator::report::{RunReport, Trigger};
-use sense_orchestrator::runner::{RunError, RunRequest, Runner, RunnerOptions, RunnerStages, ServiceOptions};
+use sense_orchestrator::runner::{History, RunError, RunRequest, Runner, RunnerOptions, RunnerStages, ServiceOptions};
 use sense_orchestrator::spec::Dialect;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -50,6 +55,8 @@ pub(crate) struct Stack {
     pub(crate) folder: Folder,
     pub(crate) stages: RunnerStages,
     pub(crate) runner: Runner<ComposeBackend<FakeEngine>, FakeBus>,
+    /// What the daemon remembers.
+    pub(crate) ledger: Ledger,
     options: RunnerOptions,
     compose: ComposeOptions,
 }
@@ -81,13 +88,13 @@ impl Stack {
         };
         let mut options = RunnerOptions { default, services: BTreeMap::new(), tail: 64 << 10 };
         change(&mut options);
-        Self::over(folder, FakeEngine::new(), FakeBus::new(), options, ComposeOptions::default())
+        Self::over(folder, FakeEngine::new(), FakeBus::new(), options, ComposeOptions::default(), ledger())
     }
 
     /// The project as another version of Compose writes it.
     pub(crate) fn written_as(self, dialect: Dialect) -> Self {
         let compose = ComposeOptions { dialect, ..self.compose };
-        Self::over(self.folder, self.engine, self.bus, self.options, compose)
+        Self::over(self.folder, self.engine, self.bus, self.options, compose, self.ledger)
     }
 
     fn over(
@@ -96,6 +103,7 @@ impl Stack {
         bus: Arc<FakeBus>,
         options: RunnerOptions,
         compose: ComposeOptions,
+        ledger: Ledger,
     ) -> Self {
         let stages = RunnerStages {
             intake: CancellationToken::new(),
@@ -106,13 +114,19 @@ impl Stack {
         let projects = Arc::new(projects);
         let backend = ComposeBackend::new(Arc::clone(&engine), Arc::clone(&projects), compose.clone());
         let (backend, options_of_runner) = (Arc::new(backend), options.clone());
-        let runner = Runner::new(backend, Arc::clone(&bus), projects, options_of_runner, stages.clone(), events());
-        Self { engine, bus, folder, stages, runner, options, compose }
+        let history = history(ledger.clone(), &bus);
+        let runner = Runner::new(backend, Arc::clone(&bus), projects, options_of_runner, stages.clone(), history);
+        Self { engine, bus, folder, stages, runner, ledger, options, compose }
     }
 
     /// The daemon's next life after a kill: nothing is left but the Engine, Redis and the files.
     pub(crate) fn reborn(self) -> Self {
-        Self::over(self.folder, self.engine, self.bus, self.options, self.compose)
+        Self::over(self.folder, self.engine, self.bus, self.options, self.compose, ledger())
+    }
+
+    /// The next life after a kill where there is a state directory.
+    pub(crate) fn reborn_with_its_memory(self) -> Self {
+        Self::over(self.folder, self.engine, self.bus, self.options, self.compose, self.ledger)
     }
 
     /// Runs a service as the schedule does.
@@ -134,8 +148,7 @@ impl Stack {
         environment: &[(&str, &str)],
     ) -> Result<RunReport, RunError> {
         let environment = environment.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        let (service, trigger, results) = (name(service), Trigger::Schedule, Vec::new());
-        self.runner.run(RunRequest { service, trigger, environment, results, wait_for_turn: Duration::ZERO }).await
+        self.runner.run(RunRequest { environment, ..RunRequest::new(name(service), Trigger::Schedule) }).await
     }
 
     /// Waits until what was begun in the background has ended.
@@ -146,9 +159,25 @@ impl Stack {
     }
 }
 
-/// The core's events, with the observer that logs.
-pub(crate) fn events() -> Events {
-    Events::new(vec![Box::new(log::Log)])
+/// A history that begins with a ledger, and goes on in it and in the log.
+pub(crate) fn history<B: Bus>(ledger: Ledger, bus: &Arc<B>) -> History {
+    let tally = Tally::default();
+    let (redis_records, writer) = RedisRecords::new(Arc::clone(bus));
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(writer.run(CancellationToken::new()));
+    }
+    let events = Events::new(vec![
+        Box::new(LedgerWriter::new(ledger.clone())),
+        Box::new(log::Log::default()),
+        Box::new(tally.clone()),
+        Box::new(redis_records),
+    ]);
+    History { events, ledger, tally }
+}
+
+/// A ledger without a disk.
+pub(crate) fn ledger() -> Ledger {
+    Ledger::in_memory(Limits { records: 1000, age: Duration::from_hours(24 * 90), bytes: 1 << 20 })
 }
 
 /// A service name.
