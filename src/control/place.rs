@@ -15,11 +15,16 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tokio::net::UnixStream;
 
+use crate::file::FileReader;
+
 /// The directory that root gets where no other is named.
 const SYSTEM: &str = "/run/sense-orchestrator";
 
 /// The kernel's list of this network namespace's sockets.
 const SOCKETS: &str = "/proc/self/net/unix";
+
+/// Reads that list, which has a line of some 100 bytes for each socket.
+const LISTING: FileReader = FileReader::new(8 << 20);
 
 /// Longest part of a project's name in the name of a file: a socket's path has at most 107 bytes.
 const NAME_LENGTH: usize = 40;
@@ -52,7 +57,7 @@ impl Places {
         let files = self.directories.iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
         let files = files.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "sock"));
         let prefix = prefix();
-        let listed = fs::read_to_string(SOCKETS).unwrap_or_default();
+        let listed = LISTING.text(Path::new(SOCKETS)).unwrap_or_default();
         let names: BTreeSet<&str> = listed
             .lines()
             .filter_map(|line| line.split(' ').next_back()?.strip_prefix('@'))
@@ -213,7 +218,7 @@ mod tests {
         drop(socket);
         fs::write(&path, "precious").unwrap();
         assert!(bound(&places, "p").await.is_err());
-        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        assert_eq!(LISTING.text(&path).unwrap(), "precious");
     }
 
     #[tokio::test]

@@ -184,7 +184,7 @@ impl Site<'_> {
         let plan = lifecycle::start(self.project, name, &self.stack, &self.options_for(name))?;
         self.stack = std::mem::take(&mut self.stack).after(&plan.steps);
         let before = service.depends_on.keys().cloned().map(Node::Started).chain([Node::Created(name.clone())]);
-        self.graph.add(Node::Started(name.clone()), plan, before).awaits = conditions(self.project, name);
+        self.graph.add(Node::Started(name.clone()), plan, before).conditions = conditions(self.project, name);
         Ok(())
     }
 
@@ -193,7 +193,7 @@ impl Site<'_> {
         let Some(service) = self.project.services.get(name) else { return Ok(()) };
         let before = self.surroundings(name, service, Node::Started).collect::<Vec<_>>();
         let stage = self.graph.add(Node::Run(name.clone()), plan, before);
-        stage.awaits = conditions(self.project, name);
+        stage.conditions = conditions(self.project, name);
         stage.names = named(service);
         Ok(())
     }

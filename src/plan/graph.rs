@@ -48,7 +48,7 @@ pub struct Stage {
     /// The stages of the same graph that it waits for.
     pub after: BTreeSet<Node>,
     /// The services that have to be healthy or complete before it.
-    pub awaits: Vec<(ServiceName, Condition)>,
+    pub conditions: Vec<(ServiceName, Condition)>,
     /// Services whose containers its bodies name by ids, which are known only once those containers are there.
     pub names: BTreeSet<ServiceName>,
     /// The steps; none where everything is there.
@@ -59,7 +59,7 @@ impl Stage {
     /// A stage without steps, which waits for nothing.
     #[must_use]
     pub fn nothing(node: Node) -> Self {
-        Self { node, after: BTreeSet::new(), awaits: Vec::new(), names: BTreeSet::new(), steps: Vec::new() }
+        Self { node, after: BTreeSet::new(), conditions: Vec::new(), names: BTreeSet::new(), steps: Vec::new() }
     }
 
     /// What happens to the object, for those who wait for it.
@@ -132,12 +132,12 @@ impl Graph {
 
     /// What a stage waits for, as text: stages that have steps, also behind those that have none, and conditions.
     fn waits(&self, stage: &Stage, found: &mut BTreeSet<String>) {
-        found.extend(stage.awaits.iter().map(|(service, condition)| match condition {
+        found.extend(stage.conditions.iter().map(|(service, condition)| match condition {
             Condition::ServiceStarted => format!("{service} started"),
             Condition::ServiceHealthy => format!("{service} healthy"),
             Condition::ServiceCompletedSuccessfully => format!("{service} completed"),
         }));
-        let is_awaited = |node: &Node| stage.awaits.iter().any(|(name, _)| *node == Node::Started(name.clone()));
+        let is_awaited = |node: &Node| stage.conditions.iter().any(|(name, _)| *node == Node::Started(name.clone()));
         for before in stage.after.iter().filter_map(|node| self.stage(node)) {
             if before.steps.is_empty() {
                 self.waits(before, found);

@@ -1,5 +1,6 @@
 //! What runs and starts do to containers that are there already, and to each other.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -364,4 +365,35 @@ async fn what_differs_and_runs_is_told_once_with_what_applies_it() {
     for word in ["service db", "configuration changed", "start_service db", "docker compose up -d db"] {
         assert!(told[0].to_string().contains(word), "{told:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_project_that_changes_its_name_is_not_followed_and_says_so() {
+    let stack = Stack::new(PLAIN);
+    stack.folder.write("compose.yaml", &PLAIN.replace("name: p", "name: other"));
+    assert!(stack.run("weather").await.unwrap().outcome.is_success());
+    assert!(stack.engine.transcript().contains("create network p_default"));
+    let broken = stack.runner.broken_project().unwrap();
+    assert!(broken.contains("name changed from p to other"), "{broken}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_of_the_same_size_whose_time_was_set_back_is_seen() {
+    let stack = Stack::new(PLAIN);
+    let path = stack.folder.0.join("compose.yaml");
+    let before = std::fs::metadata(&path).unwrap();
+    let edited = PLAIN.replace("weather: {image: 'busybox:test'", "weather: {image: 'missing:test'");
+    assert_eq!(edited.len(), PLAIN.len());
+    let changed = |path| {
+        let meta = std::fs::metadata(path).unwrap();
+        (meta.ctime(), meta.ctime_nsec())
+    };
+    // The kernel's clock for files has a coarse grain.
+    while changed(&path) == (before.ctime(), before.ctime_nsec()) {
+        let mut file = std::fs::OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut file, edited.as_bytes()).unwrap();
+        file.set_modified(before.modified().unwrap()).unwrap();
+    }
+    let report = stack.run("weather").await.unwrap();
+    assert!(report.error.is_some_and(|error| error.contains("missing:test")));
 }

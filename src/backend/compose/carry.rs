@@ -79,13 +79,16 @@ impl<E: Engine> ComposeBackend<E> {
                 () = at_the_end => Err(NotStarted::Cancelled),
             }
         });
-        match task.await {
-            Ok(done) => done,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(NotStarted::Cancelled),
-            },
-        }
+        joined(task.await).unwrap_or(Err(NotStarted::Cancelled))
+    }
+}
+
+/// What a task came to, its panic included; none where the runtime ended first.
+pub(super) fn joined<T>(ended: Result<T, tokio::task::JoinError>) -> Option<T> {
+    match ended.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(done) => Some(done),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => None,
     }
 }
 

@@ -57,20 +57,25 @@ impl<E: Engine> ComposeBackend<E> {
     }
 
     pub(super) async fn restart_containers(&self, project: &Project, service: &ServiceName) -> Result<bool, Failure> {
-        let stack = self.observe(&project.name).await?;
-        if stack.of_service(service).next().is_none() {
-            return Ok(false);
-        }
-        let _turn = self.turns.try_take(&Object::Service(service.clone()), "restarted");
-        for step in &plan::stop(project, service, &stack).steps {
-            self.take(step).await?;
-        }
-        let (stack, mut options) = (self.observe(&project.name).await?, self.spec_options(project).await?);
-        options.client_files = self.projects.client_files(project, service)?;
-        for step in &plan::start(project, service, &stack, &options).map_err(Failure::Plan)?.steps {
-            self.take(step).await?;
-        }
-        Ok(true)
+        let (backend, project, service) = (self.clone(), project.clone(), service.clone());
+        // What was stopped is started again also when nobody waits for it any more.
+        let restart = async move {
+            let _turn = backend.turns.try_take(&Object::Service(service.clone()), "restarted");
+            let stack = backend.observe(&project.name).await?;
+            if stack.of_service(&service).next().is_none() {
+                return Ok(false);
+            }
+            let mut options = backend.spec_options(&project).await?;
+            options.client_files = backend.projects.client_files(&project, &service)?;
+            let mut steps = plan::stop(&project, &service, &stack).steps;
+            let stopped = stack.after(&steps);
+            steps.extend(plan::start(&project, &service, &stopped, &options).map_err(Failure::Plan)?.steps);
+            for step in &steps {
+                backend.take(step).await?;
+            }
+            Ok(true)
+        };
+        super::carry::joined(self.work.spawn(restart).await).unwrap_or(Ok(false))
     }
 
     /// Whether a container of the service was started after a moment.
