@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sense_orchestrator::record::{Record, State};
+use sense_orchestrator::record::{Reason, Record, State};
 use sense_orchestrator::report::Trigger;
 use sense_orchestrator::spec::Slug;
 
@@ -250,8 +250,10 @@ impl Audit<'_> {
         let mut iterations = BTreeMap::new();
         for record in &self.history.records {
             let slot = record.slot.filter(|_| record.state != State::Missed).map(|slot| slot.to_rfc3339());
+            // Newest first. A run that was cut off before its container was started is tried again, for the same slot.
             if let Some(slot) = slot
                 && let Some(other) = seen.insert((record.job.clone(), slot.clone()), record.state)
+                && !(record.reason == Some(Reason::Interrupted) && record.started_at.is_none())
             {
                 let (job, state) = (&record.job, record.state);
                 self.broken.push(format!("slot {slot} of {job} has two records: {state} and {other}"));

@@ -131,12 +131,9 @@ impl Scenario {
         let first_run = dice.one_of(&["immediate", "due", "next_slot"]);
         let (engine_faults, redis_faults) = (rate(&mut dice), rate(&mut dice));
         let mut acts = Vec::new();
-        let kinds = dice.between(1, 15);
         for id in 0..dice.between(0, 24) {
             let at = Duration::from_millis(dice.between(0, 900_000));
-            if !dice.once_in(16) || kinds == 0 {
-                act(id, at, &jobs, &mut dice, &mut acts);
-            }
+            act(id, at, &jobs, &mut dice, &mut acts);
         }
         acts.sort_by_key(|(at, _)| *at);
         Self { jobs, max_parallel, first_run, engine_faults, redis_faults, acts, dice }
@@ -210,7 +207,7 @@ fn job(name: &'static str, dice: &mut Dice) -> Job {
 
 fn act(id: u64, at: Duration, jobs: &[Job], dice: &mut Dice, acts: &mut Vec<(Duration, Act)>) {
     let service = dice.one_of(jobs).name;
-    let away = Duration::from_millis(dice.one_of(&[0, 20, 1_000, 5_000, 40_000, 200_000]));
+    let away = Duration::from_millis(dice.one_of(&[20, 300, 1_000, 5_000, 40_000, 200_000]));
     let time = Duration::from_millis(dice.one_of(&[50, 3_000, 12_000, 45_000, 150_000]));
     let act = match dice.between(0, 19) {
         0..=4 => Act::Command { id, action: "trigger", service, listens: !dice.once_in(6) },
