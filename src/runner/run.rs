@@ -274,8 +274,13 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// daemon left, and removes it.
     async fn clear_the_way(&self, service: &ServiceName, bounds: &Bounds) -> Result<(), NoRun> {
         let backend = self.inner.backend.as_ref();
+        let asked = Instant::now();
         for found in backend.runs(&self.inner.projects.name(), Some(service)).await? {
-            let FoundRun { container, own, state, .. } = found;
+            let FoundRun { container, own, renamed, state, .. } = found;
+            let own = match own {
+                Some((run_id, _)) if renamed && !self.has_begun(service, &run_id, asked).await => None,
+                own => own,
+            };
             match (state, own) {
                 (RunState::Alive, own) => {
                     let (service, run_id) = (service.clone(), own.map(|(run_id, _)| run_id));

@@ -1,8 +1,9 @@
 //! Judges a simulation by what the Engine, Redis and the ledger saw: each rule holds whatever happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use sense_orchestrator::clock::Timestamp;
 use sense_orchestrator::record::{Reason, Record, State};
 use sense_orchestrator::report::Trigger;
 use sense_orchestrator::spec::Slug;
@@ -54,8 +55,10 @@ pub(crate) fn audit(history: &History) -> Vec<String> {
     audit.broken.extend(history.faults.iter().cloned());
     audit.follow_containers();
     for record in &history.records {
-        if let Some(run_id) = &record.run_id {
-            audit.records.entry(run_id.to_string()).or_insert(record);
+        if let Some(run_id) = &record.run_id
+            && audit.records.insert(run_id.to_string(), record).is_some()
+        {
+            audit.broken.push(format!("run {run_id} has two records"));
         }
     }
     audit.one_run_of_a_service_at_a_time();
@@ -71,7 +74,7 @@ pub(crate) fn audit(history: &History) -> Vec<String> {
 }
 
 impl Audit<'_> {
-    fn breaks(&mut self, at: Duration, what: String) {
+    fn breaks(&mut self, at: Duration, what: impl std::fmt::Display) {
         self.broken.push(format!("{:.3}: {what}", at.as_secs_f64()));
     }
 
@@ -200,7 +203,7 @@ impl Audit<'_> {
         self.history.power_cuts > 0
             && cuts
                 .map(|(cut, _)| *cut)
-                .any(|cut| cut + Duration::from_secs(60) > at && at + Duration::from_secs(2) > cut)
+                .any(|cut| cut + Duration::from_mins(1) > at && at + Duration::from_secs(2) > cut)
     }
 
     fn every_run_has_the_engines_verdict(&mut self) {
@@ -247,9 +250,9 @@ impl Audit<'_> {
             self.breaks(self.history.end, format!("{due} slots fell due, {accounted} have a record"));
         }
         let mut seen = BTreeMap::new();
-        let mut iterations = BTreeMap::new();
+        let mut iterations = BTreeSet::new();
         for record in &self.history.records {
-            let slot = record.slot.filter(|_| record.state != State::Missed).map(|slot| slot.to_rfc3339());
+            let slot = record.slot.filter(|_| record.state != State::Missed).map(Timestamp::to_rfc3339);
             // Newest first. A run that was cut off before its container was started is tried again, for the same slot.
             if let Some(slot) = slot
                 && let Some(other) = seen.insert((record.job.clone(), slot.clone()), record.state)
@@ -259,7 +262,7 @@ impl Audit<'_> {
                 self.broken.push(format!("slot {slot} of {job} has two records: {state} and {other}"));
             }
             if let Some(iteration) = record.iteration
-                && iterations.insert((record.job.clone(), iteration), ()).is_some()
+                && !iterations.insert((record.job.clone(), iteration))
                 && self.history.power_cuts == 0
             {
                 self.broken.push(format!("iteration {iteration} of {} was used twice", record.job));

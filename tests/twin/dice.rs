@@ -1,4 +1,4 @@
-//! Dice from a seed: SplitMix64, which a reader can do by hand.
+//! Dice from a seed: `SplitMix64`, which a reader can do by hand.
 
 /// Dice that fall alike for alike seeds.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ impl Dice {
 
     /// Once in so many times.
     pub(crate) fn once_in(&mut self, times: u64) -> bool {
-        self.next() % times == 0
+        self.next().is_multiple_of(times)
     }
 
     pub(crate) fn one_of<T: Clone>(&mut self, all: &[T]) -> T {

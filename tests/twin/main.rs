@@ -20,7 +20,9 @@ mod scenario;
 mod simulation;
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// How long the seeds of a normal test run may take.
 const SHORT: Duration = Duration::from_secs(20);

@@ -36,6 +36,9 @@ const CALL_LIMIT: Duration = Duration::from_mins(2);
 /// Seconds since 1970 when a simulation begins.
 const BEGIN: f64 = 1_790_000_000.0;
 
+/// Simulations of this process so far, for their folders.
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
 thread_local! {
     static PANICS: Cell<u64> = const { Cell::new(0) };
 }
@@ -276,7 +279,6 @@ pub(crate) fn run(seed: u64) -> History {
     let asked = Arc::clone(&chaos);
     bus.ask(move |call| lock(&asked).redis_call(call));
 
-    static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = format!("sense-twin-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).unwrap();
