@@ -17,9 +17,10 @@ use crate::event;
 use crate::projects::Projects;
 use crate::report::Chain;
 use crate::runner::{RunnerOptions, ServiceOptions};
-use crate::settings::{self, DockerHost, Settings, SettingsWarning};
+use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsErrors, SettingsWarning, Sources};
 use crate::spec::Dialect;
 
+mod check;
 mod commands;
 mod components;
 mod daemon;
@@ -27,6 +28,7 @@ mod health;
 mod memory;
 mod own_container;
 mod project;
+mod references;
 mod signals;
 
 pub use daemon::{Daemon, Running};
@@ -77,13 +79,17 @@ impl Failed {
 /// # Errors
 ///
 /// A configuration that cannot be used, or a command that failed.
-pub async fn run(command: Command, settings: Settings) -> Result<(), Failed> {
+pub async fn run(command: Command, sources: Sources, settings: Result<Settings, SettingsErrors>) -> Result<(), Failed> {
+    if let Command::Check(check) = command {
+        return check::check(&sources, check).await;
+    }
+    let settings = settings.map_err(|errors| Failed::Configuration(errors.to_string()))?;
     match command {
         Command::Daemon => Box::pin(daemon(settings)).await,
         Command::Run => {
             Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
         }
-        Command::Check => commands::check(&settings).await,
+        Command::Check(check) => check::check(&sources, check).await,
         Command::Render(render) => commands::render(&settings, &render).await,
         Command::Config(config) => commands::config(&settings, &config).await,
         Command::Health => health::ask(&settings).await,
@@ -130,6 +136,7 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
         let options = ServiceOptions {
             limit: service.timeout,
             proof: service.status.filter(|_| service.check_output).cloned(),
+            expects_readings: service.status.filter(|_| service.expects_readings).cloned(),
             environment: service.env.cloned().unwrap_or_default(),
             profile: service.profile.map(str::to_owned),
             recreate_dependencies: service.recreate_dependencies,
@@ -140,12 +147,14 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
         default: ServiceOptions {
             limit: settings.runs.timeout,
             proof: None,
+            expects_readings: None,
             environment: BTreeMap::new(),
             profile: None,
             recreate_dependencies: false,
         },
         services: services.collect(),
         tail: settings.runs.tail,
+        tail_of_success: settings.runs.keep_output == KeepOutput::All,
     }
 }
 
@@ -175,7 +184,14 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let projects = Arc::new(projects);
     let dialect = dialect(&settings.compose, located.deployed_by);
     info!(project = %projects.name(), compose_version = %dialect, "project loaded");
-    let memory = memory::open(&settings).await?;
+    let memory = tokio::select! {
+        biased;
+        Some(signal) = futures::StreamExt::next(&mut signals) => {
+            info!(signal, "stopped before the start was over");
+            return Ok(());
+        }
+        opened = memory::open(&settings) => opened?,
+    };
 
     let bus = bus(&settings).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
     let bus = Arc::new(bus);
@@ -190,8 +206,8 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     };
     let mut running = daemon.start().context("own source id")?;
     let intake = running.supervisor.stages().intake;
-    let health =
-        health::answer(settings, running.runner.clone(), Arc::clone(&bus), memory.ledger.status(), intake.clone());
+    let watched = health::Watched { ledger: memory.ledger.status(), intervals: running.intervals.clone() };
+    let health = health::answer(settings, running.runner.clone(), Arc::clone(&bus), watched, intake.clone());
     running.supervisor.start("health", health);
     running.supervisor.start("signals", signals::ignore(meaningless, intake));
 

@@ -27,6 +27,7 @@ mod poll_services;
 mod reactions;
 mod recent;
 mod replies;
+mod resume;
 mod schedule;
 mod steps;
 
@@ -114,6 +115,10 @@ pub async fn run<K: Backend, B: Bus>(
         intake: lifetime.intake.clone(),
         results: ResultTurns::default(),
     });
+    for request in steps.runner.history().ledger.unanswered() {
+        let action = request.fingerprint.split(' ').next().and_then(|name| actions.get(name)).cloned();
+        work.spawn(resume::answer(Arc::clone(&steps), action, replies.clone(), request));
+    }
     let handlers = Handlers {
         events,
         commands: CommandHandler::new(Arc::clone(&steps), actions, replies, (max_in_flight, reply_ttl), work.clone()),

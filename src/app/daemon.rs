@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::components::Parts;
@@ -19,6 +20,7 @@ use crate::observer::status::Tally;
 use crate::observer::{Events, log};
 use crate::projects::Projects;
 use crate::runner::{History, Runner, RunnerStages};
+use crate::schedule::Intervals;
 use crate::settings::Settings;
 use crate::supervisor::{Supervisor, SupervisorError};
 
@@ -46,6 +48,8 @@ pub struct Running<E, B> {
     pub runner: Runner<ComposeBackend<E>, B>,
     /// Owns the components.
     pub supervisor: Supervisor,
+    /// The intervals in force.
+    pub intervals: watch::Receiver<Arc<Intervals>>,
     grace: Duration,
     records_to_redis: redis_records::Writer<B>,
 }
@@ -83,8 +87,8 @@ impl<E: Engine, B: Bus> Daemon<E, B> {
             own_service: self.own_service,
             own_source: OWN_SOURCE.parse()?,
         };
-        parts.start(&mut supervisor);
-        Ok(Running { runner, supervisor, grace, records_to_redis })
+        let intervals = parts.start(&mut supervisor);
+        Ok(Running { runner, supervisor, intervals, grace, records_to_redis })
     }
 }
 
@@ -100,7 +104,7 @@ impl<E: Engine, B: Bus> Running<E, B> {
         signals: impl Stream<Item = &'static str>,
         closing: &CancellationToken,
     ) -> Result<(), SupervisorError> {
-        let Self { runner, supervisor, grace, records_to_redis } = self;
+        let Self { runner, supervisor, grace, records_to_redis, .. } = self;
         let supervised = async {
             let ended = supervisor.run(signals, grace, || runner.occupied()).await;
             closing.cancel();

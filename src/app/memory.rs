@@ -3,11 +3,11 @@
 use anyhow::Context;
 use tracing::warn;
 
-use super::Failed;
+use super::{Failed, RETRY};
 use crate::ledger::file::{self, Lock, LockError};
 use crate::ledger::{Ledger, Limits};
 use crate::report::Chain;
-use crate::settings::Settings;
+use crate::settings::{Settings, Standby};
 
 /// Bytes of all records on the disk.
 const BYTES: u64 = 16 * 1024 * 1024;
@@ -24,12 +24,21 @@ pub(super) async fn open(settings: &Settings) -> Result<Memory, Failed> {
     let Some(directory) = &settings.state.dir else {
         return Ok(Memory { ledger: Ledger::in_memory(limits), _lock: None });
     };
-    let lock = match Lock::acquire(directory) {
-        Ok(lock) => Some(lock),
-        Err(error @ LockError::Held { .. }) => return Err(Failed::Other(error.into())),
-        Err(error @ LockError::Io { .. }) => {
-            warn!(error = %Chain(&error), "state directory not locked");
-            None
+    let mut said = false;
+    let lock = loop {
+        match Lock::acquire(directory) {
+            Ok(lock) => break Some(lock),
+            Err(error @ LockError::Held { .. }) if settings.daemon.standby == Standby::Wait => {
+                if !std::mem::replace(&mut said, true) {
+                    warn!(error = %Chain(&error), "standing by until the other daemon ends");
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error @ LockError::Held { .. }) => return Err(Failed::Other(error.into())),
+            Err(error @ LockError::Io { .. }) => {
+                warn!(error = %Chain(&error), "state directory not locked");
+                break None;
+            }
         }
     };
     let ledger = file::open(directory, limits).await.context("cannot start the ledger's thread")?;
@@ -55,6 +64,20 @@ mod tests {
         assert!(error.to_string().starts_with("another daemon uses "), "{error}");
         drop(first);
         assert!(open(&settings).await.is_ok());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_stands_by_takes_over_when_the_first_one_ends() {
+        let directory = std::env::temp_dir().join(format!("sense-standby-{}", std::process::id()));
+        let mut settings = settings(directory.to_str().unwrap());
+        let first = open(&settings).await.ok().unwrap();
+        settings.daemon.standby = Standby::Wait;
+        let (second, ()) = tokio::join!(open(&settings), async {
+            tokio::time::sleep(10 * RETRY).await;
+            drop(first);
+        });
+        assert!(second.is_ok());
         std::fs::remove_dir_all(directory).unwrap();
     }
 

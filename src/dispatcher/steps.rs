@@ -45,7 +45,7 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    fn new(error: impl Into<String>) -> Self {
+    pub(super) fn new(error: impl Into<String>) -> Self {
         Self { error: error.into(), data: Map::new(), refused: false }
     }
 
@@ -267,7 +267,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         }
     }
 
-    async fn list(&self, key: &str) -> Result<Value, Fault> {
+    pub(super) async fn list(&self, key: &str) -> Result<Value, Fault> {
         let found = self.bus.get(&[key.to_owned()]).await.map_err(|error| Fault::of(&error))?;
         let Some(text) = found.into_iter().flatten().next() else {
             return Err(Fault::new(format!("the run left no result at {key}")));
@@ -384,6 +384,9 @@ fn reply_data(report: &RunReport) -> Map<String, Value> {
     data.insert("run_id".to_owned(), json!(report.run_id));
     data.insert("exit_code".to_owned(), json!(report.exit_code));
     data.insert("duration_ms".to_owned(), json!(duration_ms));
+    if let Some(warning) = report.warning {
+        data.insert("warning".to_owned(), json!(warning));
+    }
     if !report.outcome.is_success() {
         data.insert("outcome".to_owned(), json!(report.outcome));
         data.insert("tail".to_owned(), Value::from(last_lines(&report.tail)));
@@ -400,7 +403,7 @@ fn failure(report: &RunReport) -> String {
     }
 }
 
-fn last_lines(tail: &str) -> String {
+pub(super) fn last_lines(tail: &str) -> String {
     let skip = tail.lines().count().saturating_sub(TAIL_LINES);
     let lines: Vec<&str> = tail.lines().skip(skip).collect();
     let text = lines.join("\n");

@@ -210,17 +210,17 @@ pub enum FirstRun {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Daemon {
-    /// What it does where another one has the project.
+    /// What it does where another one has the state directory.
     pub standby: Standby,
 }
 
-/// What a daemon does where another one has the project.
+/// What a daemon does where another one has the state directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standby {
     /// It says so and ends.
     Exit,
-    /// It says so and waits until it can have the project itself.
+    /// It says so and waits until it can have it itself.
     Wait,
 }
 
@@ -329,6 +329,9 @@ pub struct Service {
     /// Whether a run that did not refresh [`Service::status`] has failed.
     #[serde(default, deserialize_with = "scalar::flag")]
     pub check_output: bool,
+    /// Whether a run that wrote no readings of [`Service::status`]' source is warned of.
+    #[serde(default, deserialize_with = "scalar::flag")]
+    pub expects_readings: bool,
     /// Whether a start recreates its dependencies, too, where they run and differ from the Compose file.
     #[serde(default, deserialize_with = "scalar::flag")]
     pub recreate_dependencies: bool,

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use sense_orchestrator::bus::{Bus, Event};
+use sense_orchestrator::clock::Timestamp;
 use sense_orchestrator::dispatcher::Scheduled;
 use sense_orchestrator::engine::Engine as _;
+use sense_orchestrator::ledger::{Entry, Request};
+use sense_orchestrator::message::Command;
 use sense_orchestrator::names::ServiceName;
+use sense_orchestrator::record::{Record, State};
 use sense_orchestrator::report::Trigger;
 use sense_orchestrator::runner::RunRequest;
 use serde_json::{Value, json};
@@ -15,6 +19,7 @@ use crate::support::bus::FakeBus;
 use crate::support::engine::Script;
 use crate::support::log::Log;
 use crate::support::reference::{Stack, reply_channel};
+use crate::support::stack::name;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -740,4 +745,40 @@ async fn a_run_does_not_wait_for_the_operations_of_its_service() {
     });
     ok(&stopped);
     assert!(ran < 3 * SECOND, "{ran:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_of_an_earlier_life_is_answered_once_its_run_is_over_and_not_done_again() {
+    let stack = Stack::new();
+    let ledger = &stack.runner.history().ledger;
+    let (id, run_id) = ("r1", "0123456789ab");
+    let params = json!({"service": "source-weather"});
+    let message = json!({"action": "trigger", "request_id": id, "params": params}).to_string();
+    let fingerprint = Command::parse(message.as_bytes()).unwrap().fingerprint();
+    let record = Record {
+        request_id: id.parse().ok(),
+        ..Record::pending(name("source-weather"), 1, run_id.parse().unwrap(), Trigger::Command, Timestamp::now())
+    };
+    let request = |run_id: Option<&str>, id: &str| Request {
+        id: id.parse().unwrap(),
+        at: Timestamp::now(),
+        fingerprint: fingerprint.clone(),
+        run_id: run_id.map(|run_id| run_id.parse().unwrap()),
+        reply: None,
+    };
+    drop(ledger.write(&Entry::Request(request(Some(run_id), id))));
+    drop(ledger.write(&Entry::Request(request(None, "r2"))));
+    drop(ledger.record(record.clone()));
+    stack.start_dispatcher();
+    sleep(5 * SECOND).await;
+    assert_eq!(stack.bus.json(&reply_channel(id)), None, "its run goes on");
+    let interrupted = stack.bus.json(&reply_channel("r2")).unwrap();
+    assert!(error(&interrupted).starts_with("interrupted: "), "{interrupted}");
+    drop(ledger.record(Record { state: State::Succeeded, exit_code: Some(0), duration_ms: Some(7), ..record }));
+    sleep(5 * SECOND).await;
+    let reply = stack.bus.json(&reply_channel(id)).unwrap();
+    assert_eq!(ok(&reply), &json!({"run_id": run_id, "exit_code": 0, "duration_ms": 7}));
+    let again = stack.call_as(id, "trigger", params).await;
+    assert_eq!(again, reply);
+    assert_eq!(stack.engine.transcript(), "", "nothing was run");
 }

@@ -75,11 +75,12 @@ impl Site {
         let default = ServiceOptions {
             limit: Duration::from_mins(2),
             proof: None,
+            expects_readings: None,
             environment: BTreeMap::new(),
             profile: None,
             recreate_dependencies: false,
         };
-        let options = RunnerOptions { default, services: BTreeMap::new(), tail: 1 << 10 };
+        let options = RunnerOptions { default, services: BTreeMap::new(), tail: 1 << 10, tail_of_success: false };
         let stages = RunnerStages {
             intake: CancellationToken::new(),
             abort: CancellationToken::new(),

@@ -236,3 +236,14 @@ async fn a_run_that_was_renamed_while_the_daemon_was_away_is_ours_where_the_ledg
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_output_of_a_run_that_succeeds_is_kept_where_the_settings_ask_for_it() {
+    for keep in [false, true] {
+        let stack = Stack::with(PLAIN, |options| options.tail_of_success = keep);
+        stack.engine.script("weather", Script { output: "done\n".into(), ..Script::exits(0, SECOND) });
+        stack.run("weather").await.unwrap();
+        let records = records(&stack.ledger).await;
+        assert_eq!(records[0].tail.as_deref(), keep.then_some("done\n"));
+    }
+}

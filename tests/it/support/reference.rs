@@ -242,12 +242,14 @@ fn runner<B: Bus>(
         default: ServiceOptions {
             limit,
             proof: None,
+            expects_readings: None,
             environment: BTreeMap::new(),
             profile: None,
             recreate_dependencies: false,
         },
         services: BTreeMap::new(),
         tail: 64 * 1024,
+        tail_of_success: false,
     };
     let backend = ComposeBackend::new(Arc::clone(engine), Arc::clone(&projects), ComposeOptions::default());
     Runner::new(Arc::new(backend), Arc::clone(bus), projects, options, stages, history(ledger(), bus))

@@ -82,11 +82,12 @@ impl Stack {
         let default = ServiceOptions {
             limit: Duration::from_mins(1),
             proof: None,
+            expects_readings: None,
             environment: BTreeMap::new(),
             profile: None,
             recreate_dependencies: false,
         };
-        let mut options = RunnerOptions { default, services: BTreeMap::new(), tail: 64 << 10 };
+        let mut options = RunnerOptions { default, services: BTreeMap::new(), tail: 64 << 10, tail_of_success: false };
         change(&mut options);
         Self::over(folder, FakeEngine::new(), FakeBus::new(), options, ComposeOptions::default(), ledger())
     }
