@@ -7,7 +7,7 @@ SHELL := /bin/bash
 DIR ?= tests/fixtures
 BINARY := $(or $(CARGO_TARGET_DIR),target)/image/sense-orchestrator
 
-.PHONY: help up down logs build image test test-current test-memory lint parity
+.PHONY: help up down logs build image test test-current test-memory simulate lint parity
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -35,6 +35,9 @@ test-current: ## the tests against a Docker Engine, on Debian's newest, started 
 
 test-memory: ## the image within the 32 MiB that it ships with, on inputs that would take more
 	@scripts/test-memory
+
+simulate: ## the daemon simulated: SEEDS=0..2000 many, SEEDS=17 one with its trace
+	@SEEDS=$(or $(SEEDS),0..2000) cargo test --locked --test twin whatever -- --nocapture
 
 lint: ## format, clippy and docs, warnings are errors
 	cargo fmt --check

@@ -9,25 +9,21 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::backend::compose::{ComposeBackend, ComposeOptions};
+use crate::backend::compose::ComposeOptions;
 use crate::bus::redis::{AddressError, RedisBus};
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::event;
-use crate::observer::ledger::LedgerWriter;
-use crate::observer::redis_records::RedisRecords;
-use crate::observer::status::Tally;
-use crate::observer::{Events, log};
 use crate::projects::Projects;
 use crate::report::Chain;
-use crate::runner::{History, Runner, RunnerOptions, RunnerStages, ServiceOptions};
+use crate::runner::{RunnerOptions, ServiceOptions};
 use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsErrors, SettingsWarning, Sources};
 use crate::spec::Dialect;
-use crate::supervisor::Supervisor;
 
 mod check;
 mod commands;
 mod components;
+mod daemon;
 mod health;
 mod memory;
 mod own_container;
@@ -35,7 +31,7 @@ mod project;
 mod references;
 mod signals;
 
-use components::Parts;
+pub use daemon::{Daemon, Running};
 
 /// Pause between two tries of what the daemon cannot start without.
 const RETRY: Duration = Duration::from_secs(2);
@@ -176,11 +172,12 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let meaningless = signals::meaningless().context("cannot listen for signals")?;
     let engine = Arc::new(engine(&settings.docker));
     let located = tokio::select! {
-        located = project::locate(&settings.compose, engine.as_ref()) => located,
+        biased;
         Some(signal) = futures::StreamExt::next(&mut signals) => {
             info!(signal, "stopped before the start was over");
             return Ok(());
         }
+        located = project::locate(&settings.compose, engine.as_ref()) => located,
     };
     let projects =
         Projects::open(located.options.clone()).map_err(|errors| Failed::Configuration(errors.to_string()))?;
@@ -188,59 +185,39 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let dialect = dialect(&settings.compose, located.deployed_by);
     info!(project = %projects.name(), compose_version = %dialect, "project loaded");
     let memory = tokio::select! {
-        opened = memory::open(&settings) => opened?,
+        biased;
         Some(signal) = futures::StreamExt::next(&mut signals) => {
             info!(signal, "stopped before the start was over");
             return Ok(());
         }
+        opened = memory::open(&settings) => opened?,
     };
 
     let bus = bus(&settings).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
     let bus = Arc::new(bus);
-    let mut supervisor = Supervisor::new();
-    let stages = supervisor.stages();
-    let (intake, abort) = (stages.intake.clone(), stages.abort.clone());
-    let runner_stages = RunnerStages { intake, abort, work: supervisor.work() };
-    let backend = ComposeBackend::new(engine, Arc::clone(&projects), compose_options(&settings.docker, dialect))
-        .tracked_by(supervisor.work());
-    let options = runner_options(&settings);
-    let (ledger, tally) = (memory.ledger.clone(), Tally::default());
-    let (redis_records, records_to_redis) = RedisRecords::new(Arc::clone(&bus));
-    // Whoever else wants to hear what happens is one more line.
-    let events = Events::new(vec![
-        Box::new(LedgerWriter::new(ledger.clone())),
-        Box::new(log::Log::default()),
-        Box::new(tally.clone()),
-        Box::new(redis_records),
-    ]);
-    let history = History { events: events.clone(), ledger, tally };
-    let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages, history);
+    let daemon = Daemon {
+        settings: settings.clone(),
+        engine,
+        bus: Arc::clone(&bus),
+        projects,
+        compose: compose_options(&settings.docker, dialect),
+        own_service: located.own_service,
+        ledger: memory.ledger.clone(),
+    };
+    let mut running = daemon.start().context("own source id")?;
+    let intake = running.supervisor.stages().intake;
+    let watched = health::Watched { ledger: memory.ledger.status(), intervals: running.intervals.clone() };
+    let health = health::answer(settings, running.runner.clone(), Arc::clone(&bus), watched, intake.clone());
+    running.supervisor.start("health", health);
+    running.supervisor.start("signals", signals::ignore(meaningless, intake));
 
-    let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
+    let closing = CancellationToken::new();
     let connected = async {
-        if let Some(redis) = redis.as_ref() {
+        if let Some(redis) = bus.as_ref() {
             redis.run(closing.clone()).await;
         }
     };
-    let parts = Parts {
-        settings: settings.clone(),
-        runner: runner.clone(),
-        bus: Arc::clone(&bus),
-        events,
-        own_service: located.own_service,
-        own_source: OWN_SOURCE.parse().context("own source id")?,
-    };
-    let intervals = parts.start(&mut supervisor);
-    let watched = health::Watched { ledger: memory.ledger.status(), intervals };
-    supervisor.start("health", health::answer(settings.clone(), runner.clone(), bus, watched, stages.intake.clone()));
-    supervisor.start("signals", signals::ignore(meaningless, stages.intake.clone()));
-    // The connection outlives every component: the last replies go over it.
-    let supervised = async {
-        let ended = supervisor.run(signals, settings.shutdown.grace, || runner.occupied()).await;
-        closing.cancel();
-        ended
-    };
-    let (ended, (), ()) = tokio::join!(supervised, connected, records_to_redis.run(closing.clone()));
+    let (ended, ()) = tokio::join!(running.run(signals, &closing), connected);
     memory.ledger.sync().await;
     ended.context("the daemon ended").map_err(Failed::Other)
 }

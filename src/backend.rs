@@ -92,6 +92,7 @@ impl Bounds {
     /// Waits until the run has to end before its time.
     pub async fn cancelled(&self) {
         tokio::select! {
+            biased;
             () = self.abort.cancelled() => {}
             () = self.cancel.cancelled() => {}
         }
@@ -184,8 +185,10 @@ pub struct FoundRun<R> {
     pub container: String,
     /// Of which service.
     pub service: ServiceName,
-    /// Which run it is and how it is followed, where it is one of ours.
+    /// Which run it is and how it is followed, where it is one of ours by its labels.
     pub own: Option<(RunId, R)>,
+    /// Its name is not as we write them: an operator gave it another one, or its labels came with an image.
+    pub renamed: bool,
     /// What it is doing.
     pub state: RunState,
 }

@@ -29,6 +29,7 @@ mod journal;
 mod known;
 mod writer;
 
+pub use boot::set_boot_clock;
 pub use entry::{Entry, Request, RunStart, Slots};
 pub use index::{Limits, Query};
 pub use journal::{FILE, Journal, JournalError, Page, Queued};

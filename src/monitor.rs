@@ -101,6 +101,7 @@ pub async fn run<K: Backend, B: Bus>(
     monitor.look(&latest(&mut problems)).await;
     loop {
         tokio::select! {
+            biased;
             () = intake.cancelled() => return,
             _ = ticks.tick() => monitor.look(&latest(&mut problems)).await,
             changed = problems.changed(), if problems_open => {

@@ -61,6 +61,7 @@ pub async fn run<K: Backend, B: Bus>(
         }
         let next = timetable.next_wake().map(|at| start + at.saturating_sub(before));
         tokio::select! {
+            biased;
             () = intake.cancelled() => return,
             () = sleep_until(next.unwrap_or(start)), if next.is_some() => {}
             changed = intervals.changed() => {

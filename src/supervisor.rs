@@ -95,6 +95,7 @@ impl Supervisor {
     ) -> Result<(), SupervisorError> {
         let mut signals = pin!(signals.fuse());
         let ended = tokio::select! {
+            biased;
             Some(signal) = signals.next() => {
                 info!(signal, running = self.work.len(), "shutting down");
                 Ok(())
@@ -122,6 +123,7 @@ impl Supervisor {
         };
         let stop = async {
             tokio::select! {
+                biased;
                 () = self.work.wait() => {}
                 () = tokio::time::sleep(grace) => {
                     warn!(running = self.work.len(), services = names(), "grace period over, stopping what runs");
@@ -144,6 +146,7 @@ impl Supervisor {
             }
         };
         tokio::select! {
+            biased;
             () = stop => {}
             () = still_running => {}
         }

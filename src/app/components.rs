@@ -86,6 +86,7 @@ impl<K: Backend, B: Bus> Parts<K, B> {
                 seeder
             };
             let seeder = tokio::select! {
+                biased;
                 () = intake.cancelled() => return,
                 seeder = started => seeder,
             };

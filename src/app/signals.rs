@@ -54,6 +54,7 @@ pub(super) async fn ignore(signals: impl Stream<Item = String>, intake: Cancella
         }
     };
     tokio::select! {
+        biased;
         () = intake.cancelled() => {}
         () = log => {}
     }

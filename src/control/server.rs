@@ -68,6 +68,7 @@ where
     loop {
         let may_come = peers.len() < MAX_PEERS;
         tokio::select! {
+            biased;
             () = intake.cancelled() => return Ok(()),
             Some(()) = peers.next(), if !peers.is_empty() => {}
             accepted = accept(&listener, own_uid), if may_come => {

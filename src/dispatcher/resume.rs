@@ -59,6 +59,7 @@ async fn verdict<K: Backend, B: Bus>(steps: &Steps<K, B>, request: &Request) -> 
             record => return Some(record),
         }
         tokio::select! {
+            biased;
             () = steps.intake.cancelled() => return None,
             () = sleep(LOOK) => {}
         }

@@ -186,6 +186,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
                 Ok(Yield::Fields(slots.into_iter().chain([("services".to_owned(), self.services())]).collect()))
             }
             Step::Wait(span) => tokio::select! {
+                biased;
                 () = self.intake.cancelled() => Err(Fault::new("shutting down")),
                 () = tokio::time::sleep(*span) => Ok(Yield::Nothing),
             },

@@ -253,8 +253,13 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// daemon left, and removes it.
     async fn clear_the_way(&self, service: &ServiceName, bounds: &Bounds) -> Result<(), NoRun> {
         let backend = self.inner.backend.as_ref();
+        let asked = Instant::now();
         for found in backend.runs(&self.inner.projects.name(), Some(service)).await? {
-            let FoundRun { container, own, state, .. } = found;
+            let FoundRun { container, own, renamed, state, .. } = found;
+            let own = match own {
+                Some((run_id, _)) if renamed && !self.has_begun(service, &run_id, asked).await => None,
+                own => own,
+            };
             match (state, own) {
                 (RunState::Alive, own) => {
                     let (service, run_id) = (service.clone(), own.map(|(run_id, _)| run_id));
@@ -280,10 +285,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
 
 /// Bytes for a slug: from the kernel, or in its absence from what differs between two runs.
 pub(crate) fn random() -> [u8; 24] {
-    let mut bytes = [0; 24];
-    if getrandom::getrandom(&mut bytes).is_err() {
+    crate::random::bytes().unwrap_or_else(|_| {
         let stamp = Timestamp::now().0.to_bits().to_le_bytes();
-        bytes.iter_mut().zip(stamp.iter().cycle()).for_each(|(byte, stamp)| *byte = *stamp);
-    }
-    bytes
+        let mut stamp = stamp.iter().cycle();
+        std::array::from_fn(|_| stamp.next().copied().unwrap_or_default())
+    })
 }

@@ -214,6 +214,30 @@ async fn before_the_clock_is_set_an_interval_has_to_pass() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_was_renamed_while_the_daemon_was_away_is_ours_where_the_ledger_has_it() {
+    for remembers in [true, false] {
+        let stack = Stack::new(THREE);
+        stack.engine.script("a", Script::exits(3, 2 * SECOND));
+        let run = begin(&stack);
+        sleep(SECOND).await;
+        run.abort();
+        stack.engine.rename_by_hand(&stack.engine.container_names()[0], "mine");
+        let stack = if remembers { stack.reborn_with_its_memory() } else { stack.reborn() };
+        stack.runner.recover().await.unwrap();
+        stack.stages.work.close();
+        stack.stages.work.wait().await;
+        let exit_code = stack.ledger.last_run(&name("a")).and_then(|record| record.exit_code);
+        let left = stack.engine.container_names();
+        if remembers {
+            assert_eq!((exit_code, left), (Some(3), Vec::new()));
+        } else {
+            // Its labels alone may have come with an image.
+            assert_eq!((exit_code, left), (None, vec!["mine".to_owned()]));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_output_of_a_run_that_succeeds_is_kept_where_the_settings_ask_for_it() {
     for keep in [false, true] {
         let stack = Stack::with(PLAIN, |options| options.tail_of_success = keep);

@@ -2,8 +2,10 @@
 
 use std::io::Write as _;
 
+#[allow(dead_code, reason = "the twin uses the rest")]
 pub(crate) mod bus;
 pub(crate) mod docker;
+#[allow(dead_code, reason = "the twin uses the rest")]
 pub(crate) mod engine;
 pub(crate) mod http_engine;
 pub(crate) mod log;
@@ -12,6 +14,8 @@ pub(crate) mod redis;
 pub(crate) mod reference;
 pub(crate) mod scripted_redis;
 pub(crate) mod stack;
+#[allow(dead_code, reason = "the twin uses the rest")]
+pub(crate) mod time;
 
 /// Adds a line to a file of the folder that `scripts/test` reads at its end, where it is what runs the tests.
 ///
