@@ -82,7 +82,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             let told = match inner.claims.known(&service, &run_id, asked) {
                 Known::Active => continue,
                 Known::Ended => true,
-                Known::No => false,
+                Known::No => self.has_verdict(&run_id).await,
             };
             let claim = if told { None } else { inner.claims.run(&service, &run_id).ok() };
             let (name, id) = (service.clone(), run_id.clone());
@@ -113,6 +113,11 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     pub(super) async fn has_begun(&self, service: &ServiceName, run_id: &RunId, asked: Instant) -> bool {
         !matches!(self.inner.claims.known(service, run_id, asked), Known::No)
             || self.inner.history.ledger.run(run_id).await.is_some_and(|record| record.job == *service)
+    }
+
+    /// Whether an earlier life of the daemon told what became of a run, and did not come to its removal.
+    pub(super) async fn has_verdict(&self, run_id: &RunId) -> bool {
+        self.inner.history.ledger.run(run_id).await.is_some_and(|record| record.state.is_over())
     }
 
     /// Follows a found run to its end, which is at once where it has no claim, and removes it. One that was `told` already

@@ -270,9 +270,11 @@ impl<K: Backend, B: Bus> Runner<K, B> {
                     let leftover = Leftover::Earlier { container: Some(container) };
                     let (name, id) = (service.clone(), run_id.clone());
                     self.inner.history.events.emit(&Event::LeftoverRemoved { service: name, run_id: id, leftover });
-                    let record = self.inner.history.earlier(service, &run_id, &found_container).record;
-                    let mut report = self.see_to_its_end(service, run_id, &mut run, state, bounds).await;
-                    self.conclude(None, &mut report, record, None).await;
+                    if !self.has_verdict(&run_id).await {
+                        let record = self.inner.history.earlier(service, &run_id, &found_container).record;
+                        let mut report = self.see_to_its_end(service, run_id, &mut run, state, bounds).await;
+                        self.conclude(None, &mut report, record, None).await;
+                    }
                     backend.remove(run).await;
                 }
                 // Somebody else's, who may want to look at it.

@@ -247,3 +247,24 @@ async fn the_output_of_a_run_that_succeeds_is_kept_where_the_settings_ask_for_it
         assert_eq!(records[0].tail.as_deref(), keep.then_some("done\n"));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_daemon_was_killed_between_verdict_and_removal_has_one_record() {
+    for start in [true, false] {
+        let stack = Stack::new(THREE);
+        stack.engine.script("a", Script::exits(3, SECOND));
+        stack.engine.fail("remove container", Fault::Hung);
+        assert_eq!(stack.verdict_of_run("a", &[]).await.unwrap().exit_code, Some(3));
+        let stack = stack.reborn_with_its_memory();
+        // The next life finds the container at its start, or before the service's next run.
+        if start {
+            stack.runner.recover().await.unwrap();
+            stack.settled().await;
+            assert_eq!(stack.engine.container_names(), [""; 0]);
+        } else {
+            stack.run("a").await.unwrap();
+        }
+        let runs: Vec<_> = records(&stack.ledger).await.into_iter().map(|record| record.iteration).collect();
+        assert_eq!(runs.len(), if start { 1 } else { 2 }, "{runs:?}");
+    }
+}
