@@ -268,3 +268,18 @@ async fn a_run_whose_daemon_was_killed_between_verdict_and_removal_has_one_recor
         assert_eq!(runs.len(), if start { 1 } else { 2 }, "{runs:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_comes_in_the_next_life_of_a_run_with_a_verdict_is_removed_without_a_word() {
+    let stack = Stack::new(THREE);
+    stack.engine.fail("create container", Fault::Late(60 * SECOND));
+    assert_eq!(stack.verdict_of_run("a", &[]).await.unwrap().exit_code, None);
+    sleep(30 * SECOND).await;
+    let stack = stack.reborn_with_its_memory();
+    stack.runner.recover().await.unwrap();
+    sleep(40 * SECOND).await;
+    stack.runner.look_round().await.unwrap();
+    stack.settled().await;
+    assert_eq!(stack.engine.container_names(), [""; 0]);
+    assert_eq!(records(&stack.ledger).await.len(), 1);
+}
