@@ -237,21 +237,32 @@ impl Step {
         }
     }
 
-    /// The source whose status the step writes.
-    fn reports_for(&self) -> Option<&str> {
-        if let Self::Status { source, .. } = self { Some(source.as_str()) } else { None }
+    /// The service that the step names, where it is always the same one.
+    pub fn fixed_service(&self) -> Option<&ServiceName> {
+        match self.target() {
+            Some(Target::Fixed(service)) => Some(service),
+            Some(Target::Param(_)) | None => None,
+        }
     }
 
-    fn roots(&self) -> Vec<Root> {
-        let target = match self {
+    fn target(&self) -> Option<&Target> {
+        match self {
             Self::Run { service, .. }
             | Self::Start(service)
             | Self::Stop(service)
             | Self::Restart(service)
             | Self::CancelStart(service) => Some(service),
             Self::Status { .. } | Self::Publish { .. } | Self::Reply { .. } | Self::Report(_) | Self::Wait(_) => None,
-        };
-        let param = target.filter(|target| matches!(target, Target::Param(_))).map(|_| Root::Params);
+        }
+    }
+
+    /// The source whose status the step writes.
+    fn reports_for(&self) -> Option<&str> {
+        if let Self::Status { source, .. } = self { Some(source.as_str()) } else { None }
+    }
+
+    fn roots(&self) -> Vec<Root> {
+        let param = self.target().filter(|target| matches!(target, Target::Param(_))).map(|_| Root::Params);
         param.into_iter().chain(self.texts().flat_map(Text::roots)).collect()
     }
 

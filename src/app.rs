@@ -21,16 +21,18 @@ use crate::observer::{Events, log};
 use crate::projects::Projects;
 use crate::report::Chain;
 use crate::runner::{History, Runner, RunnerOptions, RunnerStages, ServiceOptions};
-use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsWarning};
+use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsErrors, SettingsWarning, Sources};
 use crate::spec::Dialect;
 use crate::supervisor::Supervisor;
 
+mod check;
 mod commands;
 mod components;
 mod health;
 mod memory;
 mod own_container;
 mod project;
+mod references;
 mod signals;
 
 use components::Parts;
@@ -81,13 +83,17 @@ impl Failed {
 /// # Errors
 ///
 /// A configuration that cannot be used, or a command that failed.
-pub async fn run(command: Command, settings: Settings) -> Result<(), Failed> {
+pub async fn run(command: Command, sources: Sources, settings: Result<Settings, SettingsErrors>) -> Result<(), Failed> {
+    if let Command::Check(check) = command {
+        return check::check(&sources, check).await;
+    }
+    let settings = settings.map_err(|errors| Failed::Configuration(errors.to_string()))?;
     match command {
         Command::Daemon => Box::pin(daemon(settings)).await,
         Command::Run => {
             Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
         }
-        Command::Check => commands::check(&settings).await,
+        Command::Check(check) => check::check(&sources, check).await,
         Command::Render(render) => commands::render(&settings, &render).await,
         Command::Config(config) => commands::config(&settings, &config).await,
         Command::Health => health::ask(&settings).await,
@@ -134,6 +140,7 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
         let options = ServiceOptions {
             limit: service.timeout,
             proof: service.status.filter(|_| service.check_output).cloned(),
+            expects_readings: service.status.filter(|_| service.expects_readings).cloned(),
             environment: service.env.cloned().unwrap_or_default(),
             profile: service.profile.map(str::to_owned),
             recreate_dependencies: service.recreate_dependencies,
@@ -144,6 +151,7 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
         default: ServiceOptions {
             limit: settings.runs.timeout,
             proof: None,
+            expects_readings: None,
             environment: BTreeMap::new(),
             profile: None,
             recreate_dependencies: false,
@@ -222,11 +230,9 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         own_service: located.own_service,
         own_source: OWN_SOURCE.parse().context("own source id")?,
     };
-    parts.start(&mut supervisor);
-    supervisor.start(
-        "health",
-        health::answer(settings.clone(), runner.clone(), bus, memory.ledger.status(), stages.intake.clone()),
-    );
+    let intervals = parts.start(&mut supervisor);
+    let watched = health::Watched { ledger: memory.ledger.status(), intervals };
+    supervisor.start("health", health::answer(settings.clone(), runner.clone(), bus, watched, stages.intake.clone()));
     supervisor.start("signals", signals::ignore(meaningless, stages.intake.clone()));
     // The connection outlives every component: the last replies go over it.
     let supervised = async {

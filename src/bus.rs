@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::message::{self, OwnNames, SourceStatus};
-use crate::names::SourceId;
+use crate::message::OwnNames;
 
 pub mod redis;
 pub mod refusals;
+mod source;
 pub mod subscription;
 
 pub use refusals::{Call, Refusals};
+pub use source::{has_readings_since, source_status};
 pub use subscription::{Event, Feed, Message, Subscription};
 
 /// Longest value that is read, in bytes.
@@ -53,6 +54,15 @@ pub enum Unreadable {
     /// It is a list, a hash or the like, or no UTF-8.
     #[error("is not a text")]
     NotText,
+}
+
+/// Some of the keys that were looked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeysPage {
+    /// The keys; there may be none although more follow.
+    pub keys: Vec<String>,
+    /// Where the next page begins; none after the last.
+    pub next: Option<u64>,
 }
 
 /// What went wrong with a call, by what a caller can do about it.
@@ -135,6 +145,10 @@ pub trait Bus: Send + Sync + 'static {
         async { Ok(self.read(keys).await?.into_iter().map(Value::text).collect()) }
     }
 
+    /// A page of the keys that begin with a prefix; the first is at cursor 0. Over all pages each key is found that is there
+    /// all the while, some of them more than once.
+    fn keys(&self, prefix: &str, cursor: u64) -> impl Future<Output = Result<KeysPage, BusError>> + Send;
+
     /// Sets a key, for a time or for good.
     fn set(
         &self,
@@ -205,6 +219,13 @@ impl<B: Bus> Bus for Option<B> {
         }
     }
 
+    async fn keys(&self, prefix: &str, cursor: u64) -> Result<KeysPage, BusError> {
+        match self {
+            Some(bus) => bus.keys(prefix, cursor).await,
+            None => Err(BusError::Unavailable { source: "there is none: redis.url is `none`".into() }),
+        }
+    }
+
     async fn set(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<(), BusError> {
         match self {
             Some(bus) => bus.set(key, value, expires).await,
@@ -239,10 +260,4 @@ impl<B: Bus> Bus for Option<B> {
             None => Ok(()),
         }
     }
-}
-
-/// The status that a source reported last, if it is still there.
-pub async fn source_status<B: Bus>(bus: &B, source: &SourceId) -> Result<Option<SourceStatus>, BusError> {
-    let values = bus.get(&[message::status_key(source)]).await?;
-    Ok(values.into_iter().flatten().next().and_then(|text| SourceStatus::parse(&text)))
 }

@@ -63,13 +63,21 @@ pub enum Command {
     #[command(hide = true)]
     Run,
     /// Check the settings and the Compose project, and say what would run when
-    Check,
+    Check(Check),
     /// Print what the Engine would be sent for a service, as one JSON object
     Render(Render),
     /// Print the Compose project as it was understood, as JSON
     Config(Config),
     /// Exit with 0 while the running daemon is well, with 1 otherwise
     Health,
+}
+
+/// Options of `check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct Check {
+    /// Exit with 1 where something that is named does not exist or cannot work, not only where something cannot be read
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// Options of `render`.

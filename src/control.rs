@@ -4,9 +4,11 @@
 //! [`Asked`], and gets one line for each [`Answer`]; the connection ends with the last. Every line is a JSON object. New
 //! keys may come at any time and are to be overlooked; [`VERSION`] changes when old ones change their meaning.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::names::ProjectName;
+use crate::names::{ProjectName, ServiceName};
 
 pub mod client;
 pub mod place;
@@ -44,6 +46,8 @@ pub struct Asked {
 pub enum Request {
     /// Whether the daemon is well.
     Health,
+    /// The intervals that are in force.
+    Intervals,
 }
 
 /// One line of the answer.
@@ -52,6 +56,8 @@ pub enum Request {
 pub enum Answer {
     /// To [`Request::Health`].
     Health(Health),
+    /// To [`Request::Intervals`]: seconds by service, null while it is paused.
+    Intervals(BTreeMap<ServiceName, Option<u64>>),
     /// The request was not understood or not carried out.
     Error(String),
 }

@@ -1,7 +1,7 @@
 //! The daemon's memory: what became of every run, slot and command, over restarts where there is a state directory.
 //!
 //! What decisions are made by is in memory and answered at once. Everything that is said to the ledger also goes, as a line
-//! of its own, to the store: a file that a thread of its own writes ([`file`]), or bounded memory. Who must know that an
+//! of its own, to the store: a file that a thread of its own writes ([`mod@file`]), or bounded memory. Who must know that an
 //! entry was written before it goes on waits for [`Written`]: it was handed to the operating system then, so a crash of the
 //! daemon loses nothing, and a power cut at most the last second. A store that cannot be used stops nothing: it is set
 //! aside, and tried again each minute. `docs/ledger.md` tells why it is built like this.

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`], [`backoff`], [`log_limit`] |
 //! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`], [`event`] |
-//! | ports | [`engine`] (Docker), [`bus`] (Redis), [`file`], [`memory`], [`ledger`] (what is remembered), [`observer`] (who hears of events); above them [`backend`], what carries services out |
+//! | ports | [`engine`] (Docker), [`bus`] (Redis), [`mod@file`], [`memory`], [`ledger`] (what is remembered), [`observer`] (who hears of events); above them [`backend`], what carries services out |
 //! | adapters | [`engine::docker`], [`bus::redis`], [`ledger::file`]; [`projects`], the Compose files as they are now |
 //! | backends | [`backend::compose`] |
 //! | components | [`runner`], which claims, limits and reports runs; [`scheduler`], [`dispatcher`], [`monitor`], [`seeder`] |

@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use sense_orchestrator::app::{self, EX_CONFIG, Failed};
+use sense_orchestrator::app::{self, Failed};
 use sense_orchestrator::cli::{Cli, Command};
-use sense_orchestrator::settings::{Environment, Settings, Sources};
+use sense_orchestrator::settings::{Environment, Settings, SettingsErrors, Sources};
 use sense_orchestrator::telemetry::{self, FLUSH_LIMIT};
 use sense_orchestrator::text;
 
@@ -19,18 +19,15 @@ fn main() -> ExitCode {
     let Some(command) = cli.into_command(terminal) else {
         return if Cli::command().print_help().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     };
-    let settings = match Settings::load(&sources) {
-        Ok(settings) => settings,
-        Err(errors) => return say(&errors.to_string(), ExitCode::from(EX_CONFIG)),
-    };
-    let log = match command {
-        Command::Daemon => match telemetry::start(&settings.log) {
+    let settings = Settings::load(&sources);
+    let log = match (&command, &settings) {
+        (Command::Daemon, Ok(settings)) => match telemetry::start(&settings.log) {
             Ok(log) => Some(log),
             Err(error) => return say(&error.to_string(), ExitCode::FAILURE),
         },
         _ => None,
     };
-    let (code, text) = run(command, settings);
+    let (code, text) = run(command, sources, settings);
     match (log, text) {
         (Some(log), text) => {
             // Who reads our standard error may have stalled: nothing is written past the queue any more.
@@ -46,14 +43,14 @@ fn main() -> ExitCode {
 }
 
 /// Does what was asked for; the exit code, and why it is not 0.
-fn run(command: Command, settings: Settings) -> (ExitCode, Option<String>) {
+fn run(command: Command, sources: Sources, settings: Result<Settings, SettingsErrors>) -> (ExitCode, Option<String>) {
     #[cfg(feature = "tls")]
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return (ExitCode::FAILURE, Some(format!("cannot start: {error}"))),
     };
-    let done = runtime.block_on(app::run(command, settings));
+    let done = runtime.block_on(app::run(command, sources, settings));
     // Without waiting for its blocking threads: one may ask a resolver that does not answer.
     runtime.shutdown_background();
     match done {

@@ -73,6 +73,19 @@ pub fn meta_key(source: &SourceId) -> String {
     format!("meta:{source}")
 }
 
+/// Beginning of the keys of a source's readings, `source:{source}:{sensor}`.
+#[must_use]
+pub fn readings_prefix(source: &SourceId) -> String {
+    format!("source:{source}:")
+}
+
+/// When a reading was taken, by its own `timestamp`.
+#[must_use]
+pub fn reading_time(text: &str) -> Option<Timestamp> {
+    let fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+    fields.get("timestamp").and_then(Value::as_f64).map(Timestamp)
+}
+
 /// Whether a command did what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

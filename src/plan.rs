@@ -1,6 +1,6 @@
 //! Decisions about the Engine's objects as data: each step is one Engine call and says its cause.
 //!
-//! [`arrange`] makes one [`Graph`] of all that a run or a start needs, from what was observed once: stages, each for one
+//! [`arrange()`] makes one [`Graph`] of all that a run or a start needs, from what was observed once: stages, each for one
 //! network, volume or service, and which stages each waits for. What does not wait can be carried out together.
 //! Containers are named, so that a step can speak of what an earlier one creates.
 

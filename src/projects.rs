@@ -184,9 +184,10 @@ impl Projects {
         self.current().select(&self.unwatched(), &[]).map(Project::without_label_files)
     }
 
-    /// The same without their env files, as `docker compose config --hash` hashes them.
-    pub fn select_all_without_env_files(&self) -> Result<Project, LoadErrors> {
-        self.current().select_for_stop(&self.unwatched(), &[]).map(Project::without_label_files)
+    /// The named services, without names all enabled ones, without their env files, as `docker compose config --hash` hashes
+    /// them.
+    pub fn select_without_env_files(&self, services: &[ServiceName]) -> Result<Project, LoadErrors> {
+        self.current().select_for_stop(&self.unwatched(), services).map(Project::without_label_files)
     }
 
     /// The files that a service's container body quotes, by the path that the service gives.

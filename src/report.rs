@@ -120,6 +120,9 @@ pub struct RunReport {
     /// What else is to be said of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<&'static str>,
+    /// What is wrong although it succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<&'static str>,
     /// When the container was started; none for a run that never was.
     #[serde(skip)]
     pub container_started_at: Option<Timestamp>,

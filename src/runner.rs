@@ -30,6 +30,7 @@ mod overrun;
 mod recover;
 mod run;
 mod services;
+mod source;
 mod verdict;
 
 pub use history::History;
@@ -46,6 +47,8 @@ pub struct ServiceOptions {
     pub limit: Duration,
     /// Whose status proves that a run did its work; none where exit code 0 is proof enough.
     pub proof: Option<SourceId>,
+    /// Whose readings a run is expected to write; a run that writes none is warned of.
+    pub expects_readings: Option<SourceId>,
     /// Variables that every run gets, over those of the Compose file.
     pub environment: BTreeMap<String, String>,
     /// A Compose profile that is active for it, besides its own.

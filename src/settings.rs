@@ -22,13 +22,16 @@ mod error;
 mod file;
 mod layers;
 mod merged;
+mod origins;
 mod places;
 mod redis;
 mod scalar;
 mod sections;
 
 pub use environment::{Environment, SettingsWarning};
+pub(crate) use error::nearest;
 pub use error::{Place, Problem, SettingsError, SettingsErrors, Source};
+pub use origins::Origins;
 pub use scalar::Variables;
 pub use sections::{
     Color, Commands, Compose, Control, Daemon, Docker, DockerHost, Every, FirstRun, Health, KeepOutput, Log, LogFilter,
@@ -137,6 +140,8 @@ pub struct ServiceSettings<'a> {
     pub env: Option<&'a BTreeMap<String, String>>,
     /// Whether a run that did not refresh [`ServiceSettings::status`] has failed.
     pub check_output: bool,
+    /// Whether a run that wrote no readings of that source is warned of.
+    pub expects_readings: bool,
     /// Whether a start recreates its dependencies, too, where they run and differ.
     pub recreate_dependencies: bool,
 }
@@ -165,12 +170,32 @@ struct Raw {
     seeds: Seeds,
 }
 
+/// What was read of all layers.
+pub struct Reading {
+    /// The settings; where a part of them is wrong, without that part or with its default. None where nothing could be
+    /// made of them.
+    pub settings: Option<Settings>,
+    /// All that is wrong, in the order of sources and lines.
+    pub errors: Vec<SettingsError>,
+    /// Who said what.
+    pub origins: Origins,
+}
+
 impl Settings {
     /// Reads and checks all layers.
     ///
     /// # Errors
     /// Everything that is wrong with them.
     pub fn load(sources: &Sources) -> Result<Self, SettingsErrors> {
+        let Reading { settings, errors, .. } = Self::read(sources);
+        match settings {
+            Some(settings) if errors.is_empty() => Ok(settings),
+            _ => Err(SettingsErrors(errors)),
+        }
+    }
+
+    /// Reads and checks all layers, and gives what is right of them beside what is wrong.
+    pub fn read(sources: &Sources) -> Reading {
         let mut faults = Vec::new();
         let (layers, warnings) = layers(sources, &mut faults);
         let merged = Merged::new(&layers);
@@ -179,13 +204,8 @@ impl Settings {
         let settings = raw.map(|raw| {
             Check { merged: &merged, environment: &sources.environment, faults: &mut faults }.settings(raw, warnings)
         });
-        match settings {
-            Some(settings) if faults.is_empty() => Ok(settings),
-            _ => {
-                faults.sort_by(|a, b| a.place.cmp(&b.place));
-                Err(SettingsErrors(faults))
-            }
-        }
+        faults.sort_by(|a, b| a.place.cmp(&b.place));
+        Reading { settings, errors: faults, origins: Origins::new(merged) }
     }
 
     /// What holds for `service`, whether or not the settings name it.
@@ -199,6 +219,7 @@ impl Settings {
             profile: own.and_then(|own| own.profile.as_deref()),
             env: own.map(|own| &own.env.0),
             check_output: own.is_some_and(|own| own.check_output),
+            expects_readings: own.is_some_and(|own| own.expects_readings),
             recreate_dependencies: own.is_some_and(|own| own.recreate_dependencies),
         }
     }

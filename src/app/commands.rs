@@ -1,36 +1,24 @@
-//! The subcommands that look and print: `check`, `render`, `config`.
+//! The subcommands that print what the project means: `render`, `config`.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::{Failed, compose_options, dialect, engine, project, runner_options};
-use crate::backend::compose::ComposeBackend;
-use crate::bus::redis::RedisBus;
+use super::{Failed, dialect, engine, project};
 use crate::cli;
 use crate::compose::{self, LoadErrors};
-use crate::engine::docker::{ClientConfig, Docker};
+use crate::engine::docker::ClientConfig;
 use crate::engine::{ApiVersion, Engine as _};
-use crate::ledger::{Ledger, Limits};
 use crate::names::ServiceName;
-use crate::observer::Events;
-use crate::observer::status::Tally;
 use crate::plan::Stack;
 use crate::projects::Projects;
-use crate::report::Chain;
-use crate::runner::{History, Runner, RunnerStages};
 use crate::settings::Settings;
 use crate::spec::render::Rendered;
 use crate::spec::{self, OneOff, Slug, SpecOptions, labels};
 use crate::text;
 
 /// The newest API version that we know of, for bodies that no Engine is asked about.
-const NEWEST: ApiVersion = ApiVersion { major: 1, minor: 51 };
+pub(super) const NEWEST: ApiVersion = ApiVersion { major: 1, minor: 51 };
 
 /// Prints lines to standard output.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
@@ -46,90 +34,6 @@ pub(super) fn print_json(json: &str) -> anyhow::Result<()> {
 
 fn configuration(errors: &LoadErrors) -> Failed {
     Failed::Configuration(errors.to_string())
-}
-
-/// Loads everything and says what would run when, and what the Engine would be told for it.
-pub(super) async fn check(settings: &Settings) -> Result<(), Failed> {
-    let engine = Arc::new(engine(&settings.docker));
-    let located = project::locate_now(&settings.compose, engine.as_ref()).await;
-    let runner = read_only_runner(settings, &engine, located)?;
-    let projects = runner.projects();
-    let known = projects.current();
-    let reachable = runner.ping().await;
-    for warning in &settings.warnings {
-        print(&format!("warning: {warning}"))?;
-    }
-    let mut text = String::new();
-    let mut faults = Vec::new();
-    let _ = writeln!(text, "project {}", projects.name());
-    for (service, every) in settings.intervals() {
-        let own = settings.service(&service);
-        let limit = humantime::format_duration(own.timeout);
-        let when = match every {
-            None => "on command only".to_owned(),
-            Some(every) => format!("every {every}"),
-        };
-        if !known.services().any(|(name, _)| *name == service) {
-            let _ = writeln!(text, "{service}: not in the Compose file, skipped");
-            continue;
-        }
-        match projects.select(&service, own.profile) {
-            Ok(selected) => {
-                let needs: Vec<&str> =
-                    selected.services.keys().filter(|name| **name != service).map(AsRef::as_ref).collect();
-                let after = if needs.is_empty() { String::new() } else { format!(", after {}", needs.join(", ")) };
-                let _ = writeln!(text, "{service}: {when}, at most {limit}{after}");
-                if reachable.is_ok() {
-                    print_plan(&runner, &service, &mut text).await;
-                }
-            }
-            Err(errors) => faults.push(errors.to_string()),
-        }
-    }
-    if let Err(failure) = reachable {
-        let _ = writeln!(text, "warning: what a run would do is not known: {}", Chain(&failure));
-    }
-    print(text.trim_end())?;
-    if faults.is_empty() { Ok(()) } else { Err(Failed::Configuration(faults.join("\n"))) }
-}
-
-/// A runner that is only asked what it would do.
-fn read_only_runner(
-    settings: &Settings,
-    engine: &Arc<Docker>,
-    located: project::Located,
-) -> Result<Runner<ComposeBackend<Docker>, Option<RedisBus>>, Failed> {
-    let projects = Arc::new(Projects::open(located.options).map_err(|errors| configuration(&errors))?);
-    let bus = Arc::new(super::bus(settings).context("Redis address")?);
-    let (intake, abort) = (CancellationToken::new(), CancellationToken::new());
-    let stages = RunnerStages { intake, abort, work: TaskTracker::new() };
-    let options = compose_options(&settings.docker, dialect(&settings.compose, located.deployed_by));
-    let backend = ComposeBackend::new(Arc::clone(engine), Arc::clone(&projects), options);
-    Ok(Runner::new(Arc::new(backend), bus, projects, runner_options(settings), stages, history()))
-}
-
-/// The calls of a run of the service with their causes, one a line.
-async fn print_plan(
-    runner: &Runner<ComposeBackend<Docker>, Option<RedisBus>>,
-    service: &ServiceName,
-    text: &mut String,
-) {
-    match runner.dry_run(service).await {
-        Ok(plan) => {
-            for warning in &plan.warnings {
-                let _ = writeln!(text, "  warning: {warning}");
-            }
-            for difference in &plan.left {
-                let _ = writeln!(text, "  left as it is: {difference}; {} applies it", difference.remedy());
-            }
-            for line in plan.to_string().lines() {
-                let _ = writeln!(text, "  {line}");
-            }
-        }
-        Err(failure) => {
-            let _ = writeln!(text, "  would fail: {}", Chain(&failure));
-        }
-    }
 }
 
 /// Prints what the Engine would be sent for a service.
@@ -179,12 +83,14 @@ pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<
     let dialect = dialect(&settings.compose, located.deployed_by);
     let projects = Projects::open(located.options).map_err(|errors| configuration(&errors))?;
     if config.services || !config.hash.is_empty() {
+        let all = config.services || config.hash.iter().any(|wanted| wanted == "*");
+        let wanted = if all { Vec::new() } else { known(&projects, &config.hash)? };
         // Compose hashes what the file says: env files are not merged into it.
-        let project = projects.select_all_without_env_files().map_err(|errors| configuration(&errors))?;
-        for (name, service) in &project.services {
+        let project = projects.select_without_env_files(&wanted).map_err(|errors| configuration(&errors))?;
+        for (name, service) in project.services.iter().filter(|(name, _)| all || wanted.contains(name)) {
             if config.services {
                 print(name.as_str())?;
-            } else if config.hash.iter().any(|wanted| wanted == "*" || wanted == name.as_str()) {
+            } else {
                 let hash = spec::hash::service(service, dialect).context("the service has no hash")?;
                 print(&format!("{name} {hash}"))?;
             }
@@ -196,8 +102,11 @@ pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<
     Ok(())
 }
 
-/// No history: what does not run has none.
-fn history() -> History {
-    let limits = Limits { records: 0, age: Duration::ZERO, bytes: 0 };
-    History { events: Events::default(), ledger: Ledger::in_memory(limits), tally: Tally::default() }
+/// The services of those names; fails where the project lacks one.
+fn known(projects: &Projects, wanted: &[String]) -> anyhow::Result<Vec<ServiceName>> {
+    let model = projects.current();
+    let find = |wanted: &String| model.services().map(|(name, _)| name).find(|name| name.as_str() == wanted).cloned();
+    let unknown: Vec<&str> = wanted.iter().filter(|wanted| find(wanted).is_none()).map(String::as_str).collect();
+    anyhow::ensure!(unknown.is_empty(), "no such service: {}", unknown.join(", "));
+    Ok(wanted.iter().filter_map(find).collect())
 }

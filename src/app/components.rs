@@ -19,6 +19,7 @@ use crate::names::{ServiceName, SourceId};
 use crate::observer::Events;
 use crate::report::{Chain, Problems};
 use crate::runner::Runner;
+use crate::schedule::Intervals;
 use crate::scheduler;
 use crate::seeder::Seeder;
 use crate::settings::{FirstRun, Settings};
@@ -40,13 +41,14 @@ pub(super) struct Parts<K, B> {
 }
 
 impl<K: Backend, B: Bus> Parts<K, B> {
-    /// Starts all components but the bus.
-    pub(super) fn start(self, supervisor: &mut Supervisor) {
+    /// Starts all components but the bus; gives the intervals that are in force.
+    pub(super) fn start(self, supervisor: &mut Supervisor) -> watch::Receiver<Arc<Intervals>> {
         let (stages, work) = (supervisor.stages(), supervisor.work());
         let epoch = Instant::now();
         let period = self.settings.health.interval;
         let intake = &stages.intake;
         let intervals = watch::Sender::new(Arc::new(self.settings.intervals()));
+        let in_force = intervals.subscribe();
         let problems = watch::Sender::<Problems>::default();
         let seeder = Seeder::new(
             Arc::clone(&self.bus),
@@ -95,6 +97,7 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             };
             tokio::join!(runs, seeding);
         });
+        in_force
     }
 
     fn monitor(&self) -> monitor::Options {
@@ -142,7 +145,7 @@ async fn first_look<B: Bus>(
     bus: &B,
     mut seeder: Seeder<B>,
     schedule: &ScheduledServices,
-    intervals: &watch::Sender<Arc<crate::schedule::Intervals>>,
+    intervals: &watch::Sender<Arc<Intervals>>,
 ) -> Seeder<B> {
     let mut connection = bus.connection();
     let up = connection.wait_for(Connection::is_up);

@@ -1,5 +1,6 @@
 //! Whether the running daemon is well: what it answers over the control socket, and the subcommand that asks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +19,11 @@ use crate::control::client::{self, Meant};
 use crate::control::place::Bound;
 use crate::control::{Answer, Greeting, Health, Request, VERSION, server};
 use crate::ledger::StoreStatus;
-use crate::names::ProjectName;
+use crate::names::{ProjectName, ServiceName};
 use crate::projects::Projects;
 use crate::report::Chain;
 use crate::runner::Runner;
+use crate::schedule::{Interval, Intervals};
 use crate::settings::Settings;
 
 /// How long an answer may take: less than the limit of the image's health check, 15 s, so that Docker keeps what is said.
@@ -30,12 +32,19 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How long the Engine may take to answer: less than that, so that it is named.
 const ENGINE_LIMIT: Duration = Duration::from_secs(5);
 
+/// What is told beside what the runner and the bus know.
+#[derive(Clone)]
+pub(super) struct Watched {
+    pub(super) ledger: watch::Receiver<StoreStatus>,
+    pub(super) intervals: watch::Receiver<Arc<Intervals>>,
+}
+
 /// Answers on the control socket until the intake closes.
 pub(super) async fn answer<K: Backend, B: Bus>(
     settings: Settings,
     runner: Runner<K, B>,
     bus: Arc<B>,
-    ledger: watch::Receiver<StoreStatus>,
+    watched: Watched,
     intake: CancellationToken,
 ) {
     let greeting = Greeting {
@@ -44,7 +53,7 @@ pub(super) async fn answer<K: Backend, B: Bus>(
         engine: settings.docker.host.to_string(),
         pid: std::process::id(),
     };
-    if let Err(error) = serve(&settings, greeting, runner, bus, ledger, intake.clone()).await {
+    if let Err(error) = serve(&settings, greeting, runner, bus, watched, intake.clone()).await {
         error!(error = %Chain(&error), "no control socket, health cannot be asked for");
         intake.cancelled().await;
     }
@@ -55,7 +64,7 @@ async fn serve<K: Backend, B: Bus>(
     greeting: Greeting,
     runner: Runner<K, B>,
     bus: Arc<B>,
-    ledger: watch::Receiver<StoreStatus>,
+    watched: Watched,
     intake: CancellationToken,
 ) -> std::io::Result<()> {
     let own_uid = server::own_uid()?;
@@ -67,19 +76,21 @@ async fn serve<K: Backend, B: Bus>(
     let asked = greeting.clone();
     let answer = move |request| match request {
         Request::Health => {
-            let (runner, bus, ledger, asked) = (runner.clone(), Arc::clone(&bus), ledger.clone(), asked.clone());
-            stream::once(async move { Answer::Health(look(&runner, bus.as_ref(), &ledger, asked).await) }).boxed()
+            let (runner, bus, watched, asked) = (runner.clone(), Arc::clone(&bus), watched.clone(), asked.clone());
+            stream::once(async move { Answer::Health(look(&runner, bus.as_ref(), &watched, asked).await) }).boxed()
+        }
+        Request::Intervals => {
+            let intervals = Arc::clone(&watched.intervals.borrow());
+            let seconds = |every: &Interval| every.as_duration().as_secs();
+            let all = intervals.iter().map(|(service, every)| (service.clone(), every.as_ref().map(seconds)));
+            let answer = Answer::Intervals(all.collect());
+            stream::once(async { answer }).boxed()
         }
     };
     server::run(socket, greeting, own_uid, answer, intake).await
 }
 
-async fn look<K: Backend, B: Bus>(
-    runner: &Runner<K, B>,
-    bus: &B,
-    ledger: &watch::Receiver<StoreStatus>,
-    asked: Greeting,
-) -> Health {
+async fn look<K: Backend, B: Bus>(runner: &Runner<K, B>, bus: &B, watched: &Watched, asked: Greeting) -> Health {
     let engine = match timeout(ENGINE_LIMIT, runner.ping()).await {
         Ok(Ok(())) => None,
         Ok(Err(failure)) => Some(Chain(&failure).to_string()),
@@ -95,7 +106,7 @@ async fn look<K: Backend, B: Bus>(
     let well = engine.is_none() && redis.is_none() && problems.is_empty();
     let said = |fault: Option<String>| fault.unwrap_or_else(|| "ok".to_owned());
     let (engine, redis, project) = (said(engine), said(redis), said(project));
-    let ledger = ledger.borrow().to_string();
+    let ledger = watched.ledger.borrow().to_string();
     Health { well, engine, redis, project, ledger, problems, project_name: asked.project_name, pid: asked.pid }
 }
 
@@ -113,6 +124,24 @@ pub(super) async fn ask(settings: &Settings) -> Result<(), Failed> {
     };
     super::commands::print_json(&serde_json::to_string(&health).context("the answer has no JSON form")?)?;
     if health.well { Ok(()) } else { Err(Failed::Other(anyhow::anyhow!("the daemon is not well"))) }
+}
+
+/// The intervals in force in the daemon of `project`, with its process; none where no daemon answers.
+pub(super) async fn intervals(
+    settings: &Settings,
+    project: ProjectName,
+) -> anyhow::Result<Option<(u32, BTreeMap<ServiceName, Option<Interval>>)>> {
+    let in_container = own_container::id().is_some();
+    let meant = Meant { named: None, implied: Some(project), engine: settings.docker.host.to_string(), in_container };
+    let own_uid = server::own_uid().context("cannot find out who we are")?;
+    let Ok(mut daemon) = client::Connection::open(&settings.control.places, &meant, own_uid).await else {
+        return Ok(None);
+    };
+    daemon.ask(Request::Intervals).await?;
+    let Some(Answer::Intervals(seconds)) = timeout(LIMIT, daemon.next()).await?? else { return Ok(None) };
+    let interval = |seconds: Option<u64>| Interval::try_from(Duration::from_secs(seconds?)).ok();
+    let intervals = seconds.into_iter().map(|(service, seconds)| (service, interval(seconds)));
+    Ok(Some((daemon.greeting.pid, intervals.collect())))
 }
 
 /// The first line of the answer of the daemon that is meant.

@@ -26,7 +26,7 @@ use self::socket::{Lost, one_line};
 use self::subscriber::{Arrival, Subscriber};
 use self::trouble::Trouble;
 use super::subscription::{Backlog, Feed, subscription};
-use super::{Bus, BusError, Call, Connection, Refusals, Subscription, Value};
+use super::{Bus, BusError, Call, Connection, KeysPage, Refusals, Subscription, Value};
 use crate::message::OwnNames;
 use crate::report::Chain;
 
@@ -380,6 +380,10 @@ impl Bus for RedisBus {
 
     async fn read(&self, keys: &[String]) -> Result<Vec<Value>, BusError> {
         self.read_bounded(keys).await
+    }
+
+    async fn keys(&self, prefix: &str, cursor: u64) -> Result<KeysPage, BusError> {
+        self.page_of_keys(prefix, cursor).await
     }
 
     async fn set(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<(), BusError> {

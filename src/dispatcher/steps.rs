@@ -383,6 +383,9 @@ fn reply_data(report: &RunReport) -> Map<String, Value> {
     data.insert("run_id".to_owned(), json!(report.run_id));
     data.insert("exit_code".to_owned(), json!(report.exit_code));
     data.insert("duration_ms".to_owned(), json!(duration_ms));
+    if let Some(warning) = report.warning {
+        data.insert("warning".to_owned(), json!(warning));
+    }
     if !report.outcome.is_success() {
         data.insert("outcome".to_owned(), json!(report.outcome));
         data.insert("tail".to_owned(), Value::from(last_lines(&report.tail)));

@@ -186,6 +186,10 @@ fn run_ended(report: &RunReport) {
     let duration_ms = milliseconds(report.duration);
     let (tail, note) = ((!report.tail.is_empty()).then_some(report.tail.as_str()), report.note);
     match report.outcome {
+        Outcome::Succeeded if report.warning.is_some() => {
+            let warning = report.warning;
+            warn!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, note, warning, "run succeeded");
+        }
         Outcome::Succeeded => {
             info!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, note, "run succeeded");
         }

@@ -20,7 +20,7 @@ pub fn network_id(project: &Project, key: &str, seen: &[NetworkSeen]) -> Result<
 ///
 /// `seen` is what the Engine has under the network's name or id, and where that is nothing, the networks whose names
 /// contain it. One of another configuration is made anew, unless a container runs on it that is not of the `movable`
-/// services. The containers of those have to be stopped before: they are those of [`attached`].
+/// services. The containers of those have to be stopped before: they are those of `attached`.
 ///
 /// # Errors
 ///

@@ -142,7 +142,7 @@ pub(super) fn verdict(record: Record, report: &RunReport) -> Record {
         started_at,
         finished_at,
         duration_ms: ran.and_then(|ran| u64::try_from(ran.as_millis()).ok()),
-        error: report.error.clone(),
+        error: report.error.clone().or_else(|| report.warning.map(str::to_owned)),
         tail: (!report.tail.is_empty()).then(|| report.tail.clone()),
         ..record
     }

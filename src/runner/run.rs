@@ -5,19 +5,18 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
-use tracing::debug;
 
 use super::claims::{InTheWay, RunClaim};
 use super::history;
 use super::verdict::Begun;
 use super::{RunError, RunRequest, Runner, ServiceOptions};
 use crate::backend::{Backend, Bounds, Due, Failure, Finished, FoundRun, NotStarted, RunSpec, RunState};
-use crate::bus::{self, Bus};
+use crate::bus::Bus;
 use crate::clock::Timestamp;
 use crate::event::{Event, Leftover};
-use crate::names::{RunId, ServiceName, SourceId};
-use crate::record::{Reason, Record};
-use crate::report::{Chain, Outcome, RunReport};
+use crate::names::{RunId, ServiceName};
+use crate::record::Record;
+use crate::report::RunReport;
 use crate::spec::{Slug, one_off_name};
 
 /// Time between two looks at a run that somebody else made and that is in the way.
@@ -147,8 +146,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             Ok((run, finished)) => (Some(run), begun.finished(&finished, &bounds)),
         };
         // A run with variables of its own does something else than the source's work, such as a scan.
-        if let Some(source) = options.proof.as_ref().filter(|_| request.environment.is_empty()) {
-            self.check_source(source, since, &mut report).await;
+        if request.environment.is_empty() {
+            self.check_source(options, since, &mut report).await;
         }
         if let Some(record) = record.take() {
             self.conclude(run, &mut report, record, Some(claim)).await;
@@ -188,26 +187,6 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             backend.remove(run).await;
             drop(claim);
         }))
-    }
-
-    /// Judges a run that exited with 0 by what its source reported.
-    async fn check_source(&self, source: &SourceId, since: Timestamp, report: &mut RunReport) {
-        if !report.outcome.is_success() {
-            return;
-        }
-        let status = match bus::source_status(self.inner.bus.as_ref(), source).await {
-            Ok(status) => status,
-            Err(error) => return debug!(error = %Chain(&error), "not known whether the run left output"),
-        };
-        // A source may write its time in whole seconds.
-        let since = Timestamp(since.0.floor());
-        if !status.as_ref().is_some_and(|status| status.succeeded_since(since)) {
-            let last_error = status.and_then(|status| status.last_error).map(|error| format!(": {error}"));
-            let last_error = last_error.unwrap_or_default();
-            report.outcome = Outcome::NoOutput;
-            report.reason = Some(Reason::NoOutput);
-            report.error = Some(format!("exited 0, but {source} reported no success during the run{last_error}"));
-        }
     }
 
     /// Claims the service's one run; waits for the run that is in the way until a moment.

@@ -93,6 +93,7 @@ impl Begun {
             error,
             tail: String::new(),
             note: None,
+            warning: None,
             container_started_at: finished.started_at,
             container_finished_at: finished.finished_at,
             out_of_memory: finished.out_of_memory,

@@ -127,6 +127,17 @@ pub enum Source {
     Argument(&'static str),
 }
 
+impl Source {
+    /// Whether it is the user's, and not compiled in.
+    #[must_use]
+    pub fn is_users(&self) -> bool {
+        match self {
+            Self::Defaults | Self::Preset(_) => false,
+            Self::File(_) | Self::Variable(_) | Self::Argument(_) => true,
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -140,7 +151,7 @@ impl fmt::Display for Source {
 }
 
 /// The candidate that `word` was most likely meant to be; none when no one is near.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = folded(word);
     let near = 1 + word.len() / 4;
     candidates

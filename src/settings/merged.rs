@@ -67,6 +67,26 @@ impl Merged {
         }
     }
 
+    /// Where the user says the value at `path`, or the first below it that the user says; none where only what is compiled
+    /// in says it.
+    pub(super) fn users_place(&self, path: &[String]) -> Option<Place> {
+        let value = path.iter().try_fold(&self.value, |value, key| child(value, key))?;
+        self.users_layer(value).map(|(source, places)| Place { source: source.clone(), line: places.line(path) })
+    }
+
+    fn users_layer(&self, value: &Value) -> Option<(&Source, &Places)> {
+        let below = match value {
+            Value::Dict(_, entries) => entries.values().find_map(|value| self.users_layer(value)),
+            Value::Array(_, items) => items.iter().find_map(|value| self.users_layer(value)),
+            _ => None,
+        };
+        below.or_else(|| {
+            let name = self.figment.get_metadata(value.tag())?.name.as_ref();
+            let layer = self.layers.iter().rev().find(|(layer, source, _)| layer == name && source.is_users());
+            layer.map(|(_, source, places)| (source, places))
+        })
+    }
+
     /// An error at `path`.
     pub(super) fn fault(&self, path: &[String], problem: Problem) -> SettingsError {
         SettingsError { place: self.place(path), key: path.join("."), problem }

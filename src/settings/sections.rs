@@ -329,6 +329,9 @@ pub struct Service {
     /// Whether a run that did not refresh [`Service::status`] has failed.
     #[serde(default, deserialize_with = "scalar::flag")]
     pub check_output: bool,
+    /// Whether a run that wrote no readings of [`Service::status`]' source is warned of.
+    #[serde(default, deserialize_with = "scalar::flag")]
+    pub expects_readings: bool,
     /// Whether a start recreates its dependencies, too, where they run and differ from the Compose file.
     #[serde(default, deserialize_with = "scalar::flag")]
     pub recreate_dependencies: bool,

@@ -1,10 +1,13 @@
 //! The Bus port's contract, on the fake and on a real Redis.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sense_orchestrator::bus::redis::{Address, RedisBus};
-use sense_orchestrator::bus::{Bus, BusError, Event, LONGEST_VALUE, Subscription, Unreadable, Value};
+use sense_orchestrator::bus::{
+    Bus, BusError, Event, LONGEST_VALUE, Subscription, Unreadable, Value, has_readings_since,
+};
 use sense_orchestrator::clock::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -136,6 +139,7 @@ on_both!(
     a_subscription_outlives_the_connection,
     calls_fail_at_once_while_redis_is_away_and_work_again_after,
     a_source_reported_when_its_status_is_newer_than_the_run,
+    a_reading_is_looked_for_on_all_pages_of_keys_and_below_exactly_its_prefix,
 );
 
 async fn keys_are_set_read_and_deleted(server: impl Server) {
@@ -264,6 +268,41 @@ async fn a_source_reported_when_its_status_is_newer_than_the_run(server: impl Se
         bus.set("status:x", &status.to_string(), None).await.unwrap();
         assert_eq!(reported().await, expected, "{status}");
     }
+}
+
+async fn a_reading_is_looked_for_on_all_pages_of_keys_and_below_exactly_its_prefix(server: impl Server) {
+    let bus = server.bus();
+    let source = "x".parse().unwrap();
+    let fresh = async |moment| has_readings_since(bus, &source, Timestamp(moment)).await.unwrap();
+    assert_eq!(fresh(0.0).await, Some(false), "there is none");
+    for n in 0..500 {
+        bus.set(&format!("other:{n}"), r#"{"timestamp": 2000}"#, None).await.unwrap();
+    }
+    for (key, value) in [
+        ("source:xy:a", r#"{"timestamp": 2000}"#),
+        ("source:x", r#"{"timestamp": 2000}"#),
+        ("source:x:text", "no JSON"),
+        ("source:x:none", r#"{"value": 1}"#),
+        ("source:x:old", r#"{"value": 1, "timestamp": 999.5}"#),
+    ] {
+        bus.set(key, value, None).await.unwrap();
+    }
+    bus.push("source:x:list", r#"{"timestamp": 2000}"#, 5).await.unwrap();
+    assert_eq!(fresh(1000.0).await, Some(false));
+    assert_eq!(fresh(999.0).await, Some(true));
+    bus.set("source:x:new", r#"{"value": 1, "timestamp": 1000}"#, None).await.unwrap();
+    assert_eq!(fresh(1000.0).await, Some(true));
+    // A prefix is a text, also where it has a pattern's characters.
+    for key in ["p[a]*:1", "pa:1", "p[a]b:1"] {
+        bus.set(key, "1", None).await.unwrap();
+    }
+    let (mut found, mut cursor) = (BTreeSet::new(), Some(0));
+    while let Some(at) = cursor {
+        let page = bus.keys("p[a]*", at).await.unwrap();
+        found.extend(page.keys);
+        cursor = page.next;
+    }
+    assert_eq!(found, BTreeSet::from(["p[a]*:1".to_owned()]));
 }
 
 #[tokio::test]

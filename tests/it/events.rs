@@ -64,8 +64,8 @@ fn names() -> BTreeSet<&'static str> {
     body.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
 }
 
-fn report(outcome: Outcome) -> Event {
-    let report = RunReport {
+fn run_report(outcome: Outcome) -> RunReport {
+    RunReport {
         service: name("web"),
         run_id: run_id(),
         trigger: Trigger::Schedule,
@@ -76,12 +76,16 @@ fn report(outcome: Outcome) -> Event {
         error: Some("why".to_owned()),
         tail: "words".to_owned(),
         note: Some("more"),
+        warning: None,
         container_started_at: None,
         container_finished_at: None,
         out_of_memory: false,
         reason: None,
-    };
-    Event::RunEnded { report }
+    }
+}
+
+fn report(outcome: Outcome) -> Event {
+    Event::RunEnded { report: run_report(outcome) }
 }
 
 fn record() -> Record {
@@ -140,6 +144,8 @@ fn samples() -> Vec<Event> {
     samples.extend(
         [Outcome::Succeeded, Outcome::Failed, Outcome::TimedOut, Outcome::NoOutput, Outcome::Cancelled].map(report),
     );
+    let warned = RunReport { warning: Some("less"), ..run_report(Outcome::Succeeded) };
+    samples.push(Event::RunEnded { report: warned });
     let leftovers = [Leftover::Earlier { container: Some("c".to_owned()) }, Leftover::Second];
     samples.extend(leftovers.map(|leftover| Event::LeftoverRemoved { service: service(), run_id: run_id(), leftover }));
     let operations = [Operation::Started, Operation::Stopped, Operation::Restarted];

@@ -75,6 +75,7 @@ impl Site {
         let default = ServiceOptions {
             limit: Duration::from_mins(2),
             proof: None,
+            expects_readings: None,
             environment: BTreeMap::new(),
             profile: None,
             recreate_dependencies: false,

@@ -78,6 +78,7 @@ fn the_preset_schedules_the_reference_stack() {
     let co2 = service("source-aranet4");
     let own = settings.service(&co2);
     assert_eq!((own.schedule_key, own.profile, own.check_output), ("aranet4", Some("poll"), true));
+    assert!(own.expects_readings);
     assert_eq!(own.status.map(AsRef::as_ref), Some("co2"));
     assert_eq!(settings.commands.profiles, ["poll", "camera"]);
     assert!(settings.commands.deny.contains(&service("redis")));
@@ -96,7 +97,7 @@ fn a_service_that_no_settings_name_has_the_defaults() {
     let unknown = service("unheard-of");
     let own = settings.service(&unknown);
     assert_eq!((own.every, own.timeout, own.schedule_key), (None, Duration::from_mins(1), "unheard-of"));
-    assert!(!own.check_output && own.status.is_none());
+    assert!(!own.check_output && !own.expects_readings && own.status.is_none());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sense_orchestrator::clock::Timestamp;
 use sense_orchestrator::report::Outcome;
 use sense_orchestrator::runner::RunError;
 use serde_json::json;
@@ -165,6 +166,38 @@ async fn exit_0_with_a_failure_in_the_status_tells_the_sources_own_error_and_its
     assert_eq!((report.outcome, report.exit_code), (Outcome::NoOutput, Some(0)));
     assert!(report.error.as_ref().is_some_and(|error| error.ends_with(": 401 from the service")), "{report:?}");
     assert_eq!(report.tail, "traceback\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_without_a_reading_of_its_time_is_warned_of_and_is_no_failure() {
+    let stack = Stack::with(PLAIN, |options| {
+        let source = Some("weather".parse().unwrap());
+        (options.default.proof, options.default.expects_readings) = (source.clone(), source);
+    });
+    stack.engine.script("weather", Script::exits(0, SECOND));
+    let (now, log) = (Timestamp::now().0, Log::capture());
+    stack.bus.put("status:weather", &json!({"source_id": "weather", "last_success": now + 5.0}));
+    for n in 0..20 {
+        stack.bus.put(&format!("source:other:{n}"), &json!({"value": 1, "timestamp": now + 5.0}));
+        stack.bus.put(&format!("source:weather:{n}"), &json!({"value": 1, "timestamp": now - 60.0}));
+    }
+    let report = stack.run("weather").await.unwrap();
+    assert_eq!((report.outcome, report.error.as_deref()), (Outcome::Succeeded, None));
+    let line = &log.lines("run succeeded")[0];
+    assert_eq!((&line["level"], &line["warning"]), (&json!("WARN"), &json!("reported success, wrote no readings")));
+    let record: serde_json::Value = serde_json::from_str(&stack.bus.values("runs:weather")[0]).unwrap();
+    assert_eq!(
+        (&record["state"], &record["error"]),
+        (&json!("succeeded"), &json!("reported success, wrote no readings"))
+    );
+    // One fresh reading is enough, also in whole seconds; what is no reading is passed over.
+    stack.bus.put_text("source:weather:3", "[not JSON");
+    stack.bus.put("source:weather:7", &json!({"value": 1, "timestamp": (now + 5.0).floor()}));
+    assert_eq!(stack.run("weather").await.unwrap().warning, None);
+    // A Redis that is not asked to its end says nothing either way.
+    stack.bus.evict("source:weather:7");
+    stack.bus.refuse(Some("SCAN"));
+    assert_eq!(stack.run("weather").await.unwrap().warning, None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,12 +5,32 @@ use fred::types::Value as FredValue;
 use futures::future::join_all;
 
 use super::{LONGEST_ANSWER, RedisBus};
-use crate::bus::{BusError, Call, LONGEST_VALUE, Unreadable, Value};
+use crate::bus::{BusError, Call, KeysPage, LONGEST_VALUE, Unreadable, Value};
 
 /// Most bytes of values that are fetched together: less than an answer may have.
 const FETCHED: u64 = LONGEST_ANSWER as u64 / 2;
 
+/// Keys that the server looks at for one page: however long they are, a page of them is a short answer.
+const LOOKED_AT: u32 = 100;
+
 impl RedisBus {
+    /// A page of the keys that begin with a prefix.
+    pub(super) async fn page_of_keys(&self, prefix: &str, cursor: u64) -> Result<KeysPage, BusError> {
+        let call = Call { name: "SCAN", key: None, writes: false };
+        let (cursor, pattern) = (cursor.to_string(), beginning_with(prefix));
+        let page: FredValue = self
+            .call(call, |client| async move { client.scan_page(cursor, pattern, Some(LOOKED_AT), None).await })
+            .await?;
+        let FredValue::Array(parts) = page else { return Ok(KeysPage::default()) };
+        let mut parts = parts.into_iter();
+        let next = parts.next().and_then(|cursor| cursor.as_u64()).filter(|next| *next != 0);
+        let keys = match parts.next() {
+            Some(FredValue::Array(keys)) => keys.into_iter().filter_map(FredValue::into_string).collect(),
+            _ => Vec::new(),
+        };
+        Ok(KeysPage { keys, next })
+    }
+
     /// What is at keys, in their order.
     pub(super) async fn read_bounded(&self, keys: &[String]) -> Result<Vec<Value>, BusError> {
         if keys.is_empty() {
@@ -76,6 +96,13 @@ impl RedisBus {
         };
         Ok(values.into_iter().map(value).collect())
     }
+}
+
+/// The pattern of what begins with a text, whatever the text has in it.
+fn beginning_with(prefix: &str) -> String {
+    let special = |c| matches!(c, '*' | '?' | '[' | ']' | '^' | '-' | '\\');
+    let escaped = prefix.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c]));
+    escaped.chain(['*']).collect()
 }
 
 /// A value as it was fetched; it may have grown since its size was asked for.

@@ -7,12 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use sense_orchestrator::bus::subscription::{Feed, subscription};
 use sense_orchestrator::bus::{
-    Bus, BusError, Call, Connection, LONGEST_VALUE, Refusals, Subscription, Unreadable, Value as Found,
+    Bus, BusError, Call, Connection, KeysPage, LONGEST_VALUE, Refusals, Subscription, Unreadable, Value as Found,
 };
 use sense_orchestrator::message::OwnNames;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// Keys of one page.
+const SCANNED: usize = 3;
 
 #[derive(Debug, Clone)]
 enum Stored {
@@ -265,6 +268,17 @@ impl Bus for FakeBus {
         let mut state = self.call("MGET")?;
         state.reads.extend_from_slice(keys);
         Ok(keys.iter().map(|key| state.find(key)).collect())
+    }
+
+    async fn keys(&self, prefix: &str, cursor: u64) -> Result<KeysPage, BusError> {
+        let state = self.call("SCAN")?;
+        let now = Instant::now();
+        let live = state.keys.iter().filter(|(_, entry)| entry.expires.is_none_or(|at| at > now));
+        let from = usize::try_from(cursor).unwrap();
+        let page: Vec<&String> = live.map(|(key, _)| key).skip(from).take(SCANNED).collect();
+        let next = (page.len() == SCANNED).then(|| cursor + SCANNED as u64);
+        let keys = page.into_iter().filter(|key| key.starts_with(prefix)).cloned().collect();
+        Ok(KeysPage { keys, next })
     }
 
     async fn set(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<(), BusError> {

@@ -242,6 +242,7 @@ fn runner<B: Bus>(
         default: ServiceOptions {
             limit,
             proof: None,
+            expects_readings: None,
             environment: BTreeMap::new(),
             profile: None,
             recreate_dependencies: false,

@@ -82,6 +82,7 @@ impl Stack {
         let default = ServiceOptions {
             limit: Duration::from_mins(1),
             proof: None,
+            expects_readings: None,
             environment: BTreeMap::new(),
             profile: None,
             recreate_dependencies: false,
