@@ -66,7 +66,7 @@ impl Dice {
         }))
     }
 
-    /// A time below `limit`; the numbers are those of SplitMix64.
+    /// A time below `limit`; the numbers are those of `SplitMix64`.
     fn time(&mut self, limit: Duration) -> Duration {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -77,7 +77,7 @@ impl Dice {
     }
 }
 
-/// Sends a command each few hundred milliseconds, and edits the Compose file: each fifth time it is broken for a while.
+/// Sends a command each few hundred milliseconds, and edits the Compose file: now and then it is broken for a moment.
 async fn disturb(site: &Site, stop: &CancellationToken) -> u32 {
     let good = std::fs::read_to_string(site.folder.0.join("compose.yaml")).unwrap();
     let mut client = site.redis.client().await;
@@ -88,8 +88,11 @@ async fn disturb(site: &Site, stop: &CancellationToken) -> u32 {
         client.call(&["PUBLISH", "cmd:orchestrator", &command.to_string()]).await;
         if turn.is_multiple_of(3) {
             let edited = good.replace("EDIT: '0'", &format!("EDIT: '{turn}'"));
-            let broken = if turn.is_multiple_of(5) { "\n  - : [" } else { "" };
-            site.folder.write("compose.yaml", &format!("{edited}{broken}"));
+            if turn.is_multiple_of(5) {
+                site.folder.write("compose.yaml", &format!("{edited}\n  - : ["));
+                sleep(Duration::from_millis(200)).await;
+            }
+            site.folder.write("compose.yaml", &edited);
         }
     }
     site.folder.write("compose.yaml", &good);
@@ -133,18 +136,18 @@ async fn after_any_number_of_kills_the_ledger_says_what_the_engine_saw() {
     assert!(last.ends().await.success(), "seed {seed}: {:#?}", last.seen);
     let took = begun.elapsed();
 
-    let seen = recorder.stop().await;
+    let containers = recorder.stop().await;
     let ledger = LedgerFile::read(&site.folder.0.join("state/ledger.jsonl"));
-    let mut wrong = ledger.compare(&seen);
+    let mut wrong = ledger.compare(&containers);
     wrong.extend(ledger.slots_without_record(&INTERVALS));
     if let left @ 1.. = site.one_offs().await.len() {
         wrong.push(format!("{left} containers are left"));
     }
-    let hourly = seen.iter().filter(|run| run.service == "hourly" && run.started.is_some()).count();
+    let hourly = containers.iter().filter(|run| run.service == "hourly" && run.started.is_some()).count();
     if hourly != 1 {
         wrong.push(format!("the hourly job ran {hourly} times"));
     }
-    let summary = ledger.summary(&seen);
+    let summary = ledger.summary(&containers);
     support::note(&format!("chaos: {kills} kills in {} s, {sent} commands sent, {summary}", took.as_secs()));
     if !wrong.is_empty() {
         let kept = std::env::temp_dir().join(format!("sense-chaos-{seed}.jsonl"));
