@@ -11,6 +11,7 @@
 mod any_text;
 mod architecture;
 mod bus;
+mod chaos;
 mod check;
 mod command_line;
 mod commands;

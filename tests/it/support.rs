@@ -27,6 +27,12 @@ fn report(file: &str, line: &str) {
     file.write_all(format!("{line}\n").as_bytes()).expect("the folder can be written");
 }
 
+/// Says a line at the end of all tests.
+pub(crate) fn note(line: &str) {
+    report("notes", line);
+    eprintln!("{line}");
+}
+
 /// Says that a test skipped for want of a server, or fails where one was promised.
 ///
 /// `SENSE_TEST_REQUIRE` lists the servers that have to be there: `docker`, `redis`, `compose`, by comma.
