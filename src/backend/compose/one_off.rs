@@ -161,7 +161,10 @@ async fn await_late_start<E: Engine>(engine: &E, run: &mut OneOffRun, asked: Ask
                 if let Some(started) = found.state.as_ref().and_then(started_at) {
                     return Some(started);
                 }
-                let waits = created_since.get_or_insert_with(Instant::now).elapsed() < LATE_START;
+                // By its own age too: else each life of a daemon that is killed again and again would wait anew.
+                let made = found.created.as_deref().and_then(Timestamp::from_rfc3339);
+                let old = made.is_some_and(|made| Timestamp::now().seconds_since(made) > LATE_START.as_secs_f64());
+                let waits = !old && created_since.get_or_insert_with(Instant::now).elapsed() < LATE_START;
                 if matches!(asked, Asked::Create | Asked::RefusedStart) || !waits {
                     return None;
                 }
