@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -14,6 +15,8 @@ use crate::bus::redis::{AddressError, RedisBus};
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::event;
+use crate::jobs::Jobs;
+use crate::observer::feed::Feed;
 use crate::observer::ledger::LedgerWriter;
 use crate::observer::redis_records::RedisRecords;
 use crate::observer::status::Tally;
@@ -24,15 +27,20 @@ use crate::runner::{History, Runner, RunnerOptions, RunnerStages, ServiceOptions
 use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsErrors, SettingsWarning, Sources};
 use crate::spec::Dialect;
 use crate::supervisor::Supervisor;
+use crate::upcoming::Upcoming;
 
+mod ask;
 mod check;
+mod client;
 mod commands;
 mod components;
+mod control;
 mod health;
 mod memory;
 mod own_container;
 mod project;
 mod references;
+mod show;
 mod signals;
 
 use components::Parts;
@@ -56,6 +64,8 @@ pub enum Failed {
     Configuration(String),
     /// The command line asks for what there is not.
     Usage(String),
+    /// What was asked for ended so, as everybody was told already.
+    Exit(u8),
     /// Something else went wrong.
     Other(anyhow::Error),
 }
@@ -73,6 +83,7 @@ impl Failed {
         match self {
             Self::Configuration(_) => ExitCode::from(EX_CONFIG),
             Self::Usage(_) => ExitCode::from(USAGE),
+            Self::Exit(code) => ExitCode::from(*code),
             Self::Other(_) => ExitCode::FAILURE,
         }
     }
@@ -90,13 +101,13 @@ pub async fn run(command: Command, sources: Sources, settings: Result<Settings, 
     let settings = settings.map_err(|errors| Failed::Configuration(errors.to_string()))?;
     match command {
         Command::Daemon => Box::pin(daemon(settings)).await,
-        Command::Run => {
-            Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
-        }
         Command::Check(check) => check::check(&sources, check).await,
         Command::Render(render) => commands::render(&settings, &render).await,
         Command::Config(config) => commands::config(&settings, &config).await,
         Command::Health => health::ask(&settings).await,
+        Command::Completions { shell } => commands::completions(shell),
+        Command::Man => commands::man(),
+        command => Box::pin(client::carry_out(&settings, command)).await,
     }
 }
 
@@ -206,12 +217,15 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let options = runner_options(&settings);
     let (ledger, tally) = (memory.ledger.clone(), Tally::default());
     let (redis_records, records_to_redis) = RedisRecords::new(Arc::clone(&bus));
+    let (feed, upcoming) = (Feed::default(), Upcoming::default());
+    let intervals = watch::Sender::new(Arc::new(settings.intervals()));
     // Whoever else wants to hear what happens is one more line.
     let events = Events::new(vec![
         Box::new(LedgerWriter::new(ledger.clone())),
         Box::new(log::Log::default()),
         Box::new(tally.clone()),
         Box::new(redis_records),
+        Box::new(feed.clone()),
     ]);
     let history = History { events: events.clone(), ledger, tally };
     let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages, history);
@@ -222,17 +236,30 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
             redis.run(closing.clone()).await;
         }
     };
+    let own_service = located.own_service;
+    let jobs = Jobs::new(runner.clone(), intervals.subscribe(), upcoming.clone(), feed, own_service.clone());
+    let in_force = intervals.subscribe();
     let parts = Parts {
         settings: settings.clone(),
         runner: runner.clone(),
         bus: Arc::clone(&bus),
         events,
-        own_service: located.own_service,
+        jobs: jobs.clone(),
+        intervals,
+        upcoming,
+        own_service,
         own_source: OWN_SOURCE.parse().context("own source id")?,
     };
-    let intervals = parts.start(&mut supervisor);
-    let watched = health::Watched { ledger: memory.ledger.status(), intervals };
-    supervisor.start("health", health::answer(settings.clone(), runner.clone(), bus, watched, stages.intake.clone()));
+    parts.start(&mut supervisor);
+    let daemon = control::Daemon {
+        settings: settings.clone(),
+        jobs,
+        runner: runner.clone(),
+        bus,
+        intervals: in_force,
+        ledger: memory.ledger.status(),
+    };
+    supervisor.start("control", daemon.answer(stages.intake.clone()));
     supervisor.start("signals", signals::ignore(meaningless, stages.intake.clone()));
     // The connection outlives every component: the last replies go over it.
     let supervised = async {
