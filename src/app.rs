@@ -21,7 +21,7 @@ use crate::observer::{Events, log};
 use crate::projects::Projects;
 use crate::report::Chain;
 use crate::runner::{History, Runner, RunnerOptions, RunnerStages, ServiceOptions};
-use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsErrors, SettingsWarning, Sources};
+use crate::settings::{self, DockerHost, KeepOutput, Origins, Reading, Settings, SettingsWarning, Sources};
 use crate::spec::Dialect;
 use crate::supervisor::Supervisor;
 
@@ -33,6 +33,7 @@ mod memory;
 mod own_container;
 mod project;
 mod references;
+mod reload;
 mod signals;
 
 use components::Parts;
@@ -83,13 +84,19 @@ impl Failed {
 /// # Errors
 ///
 /// A configuration that cannot be used, or a command that failed.
-pub async fn run(command: Command, sources: Sources, settings: Result<Settings, SettingsErrors>) -> Result<(), Failed> {
+pub async fn run(command: Command, sources: Sources, reading: Reading) -> Result<(), Failed> {
     if let Command::Check(check) = command {
         return check::check(&sources, check).await;
     }
-    let settings = settings.map_err(|errors| Failed::Configuration(errors.to_string()))?;
+    // Who asks the daemon needs only the place of its socket. A bad edit of the settings must not make it look dead.
+    match (&command, &reading.settings) {
+        (Command::Health, Some(settings)) => return health::ask(settings).await,
+        (Command::Reload, Some(settings)) => return health::reload(settings).await,
+        _ => {}
+    }
+    let (settings, origins) = reading.into_sound().map_err(|errors| Failed::Configuration(errors.to_string()))?;
     match command {
-        Command::Daemon => Box::pin(daemon(settings)).await,
+        Command::Daemon => Box::pin(daemon(sources, settings, origins)).await,
         Command::Run => {
             Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
         }
@@ -97,6 +104,7 @@ pub async fn run(command: Command, sources: Sources, settings: Result<Settings, 
         Command::Render(render) => commands::render(&settings, &render).await,
         Command::Config(config) => commands::config(&settings, &config).await,
         Command::Health => health::ask(&settings).await,
+        Command::Reload => health::reload(&settings).await,
     }
 }
 
@@ -162,7 +170,7 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
     }
 }
 
-async fn daemon(settings: Settings) -> Result<(), Failed> {
+async fn daemon(sources: Sources, settings: Settings, origins: Origins) -> Result<(), Failed> {
     info!(version = env!("CARGO_PKG_VERSION"), events = event::VERSION, preset = settings.preset, engine = %settings.docker.host, "starting");
     for warning in &settings.warnings {
         match warning {
@@ -173,6 +181,7 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         }
     }
     let mut signals = Box::pin(signals::ending().context("cannot listen for signals")?);
+    let hangups = signals::reloading().context("cannot listen for signals")?;
     let meaningless = signals::meaningless().context("cannot listen for signals")?;
     let engine = Arc::new(engine(&settings.docker));
     let located = tokio::select! {
@@ -226,12 +235,15 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         settings: settings.clone(),
         runner: runner.clone(),
         bus: Arc::clone(&bus),
-        events,
+        events: events.clone(),
         own_service: located.own_service,
         own_source: OWN_SOURCE.parse().context("own source id")?,
     };
-    let intervals = parts.start(&mut supervisor);
-    let watched = health::Watched { ledger: memory.ledger.status(), intervals };
+    let live = parts.start(&mut supervisor);
+    let intervals = live.intervals();
+    let (asker, reload) = reload::reload(sources, origins, live, events);
+    supervisor.start("settings", reload.run(hangups, stages.intake.clone()));
+    let watched = health::Watched { ledger: memory.ledger.status(), intervals, reload: asker };
     supervisor.start("health", health::answer(settings.clone(), runner.clone(), bus, watched, stages.intake.clone()));
     supervisor.start("signals", signals::ignore(meaningless, stages.intake.clone()));
     // The connection outlives every component: the last replies go over it.

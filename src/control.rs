@@ -48,6 +48,8 @@ pub enum Request {
     Health,
     /// The intervals that are in force.
     Intervals,
+    /// Read the settings and the Compose files again.
+    Reload,
 }
 
 /// One line of the answer.
@@ -58,6 +60,8 @@ pub enum Answer {
     Health(Health),
     /// To [`Request::Intervals`]: seconds by service, null while it is paused.
     Intervals(BTreeMap<ServiceName, Option<u64>>),
+    /// What was asked for is done; says what.
+    Done(String),
     /// The request was not understood or not carried out.
     Error(String),
 }
@@ -75,6 +79,9 @@ pub struct Health {
     pub project: String,
     /// `ok`, `in memory`, or why the state directory cannot be used: the daemon goes on in memory, and is well.
     pub ledger: String,
+    /// `ok`, or what is wrong with the settings as they are now, while the last good ones are in use: the daemon is well.
+    #[serde(default)]
+    pub settings: String,
     /// What else is wrong, such as a run that goes on past its limit.
     #[serde(default)]
     pub problems: Vec<String>,

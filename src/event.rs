@@ -224,6 +224,21 @@ pub enum Event {
         /// Which.
         peer: Peer,
     },
+    /// The settings were read again, and differ.
+    SettingsReloaded {
+        /// The paths of what is in force now.
+        changed: Vec<String>,
+    },
+    /// Settings differ that count from the next start on.
+    SettingsNeedRestart {
+        /// Their paths.
+        keys: Vec<String>,
+    },
+    /// The settings were read again, and cannot be used.
+    SettingsRefused {
+        /// Everything that is wrong with them.
+        error: String,
+    },
     /// A service has had no success for too long.
     ServiceOverdue {
         /// The service.
@@ -379,6 +394,9 @@ impl Event {
             Self::ConfigChanged { .. } => "config_changed",
             Self::ConnectionLost { .. } => "connection_lost",
             Self::ConnectionBack { .. } => "connection_back",
+            Self::SettingsReloaded { .. } => "settings_reloaded",
+            Self::SettingsNeedRestart { .. } => "settings_need_restart",
+            Self::SettingsRefused { .. } => "settings_refused",
             Self::ServiceOverdue { .. } => "service_overdue",
             Self::ServiceRecovered { .. } => "service_recovered",
         }

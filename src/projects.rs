@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::compose::project::Project;
 use crate::compose::{self, FileKind, Files, LoadErrors, LoadLimit, MAX_FILE_BYTES, Model, Options};
-use crate::file::{FileFault, FileReader};
+use crate::file::{FileFault, FileReader, Stamp};
 use crate::names::{ProjectName, ServiceName};
 use crate::spec;
 
@@ -27,30 +26,6 @@ pub struct FileError {
 
 /// Reads the files that a container's body quotes: seccomp profiles, of which the Engine's own has 12 kB.
 const CLIENT_FILE: FileReader = FileReader::new(1 << 20);
-
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    /// Also moves where a tool sets `modified` back to what it was.
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let meta = std::fs::metadata(path).ok()?;
-        Some(Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        })
-    }
-}
 
 /// Files of the disk, none larger than what a load may take.
 #[derive(Debug, Clone, Copy)]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -171,7 +172,7 @@ struct Inner<K, B> {
     backend: Arc<K>,
     bus: Arc<B>,
     projects: Arc<Projects>,
-    options: RunnerOptions,
+    options: watch::Sender<Arc<RunnerOptions>>,
     stages: RunnerStages,
     claims: Claims,
     history: History,
@@ -201,7 +202,18 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     ) -> Self {
         let claims = Claims::new(stages.abort.clone());
         let overruns = Overruns::default();
+        let options = watch::Sender::new(Arc::new(options));
         Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, history, overruns }) }
+    }
+
+    /// Changes the options, for what begins from now on.
+    pub fn reconfigure(&self, options: RunnerOptions) {
+        self.inner.options.send_replace(Arc::new(options));
+    }
+
+    /// The options as they are now.
+    fn options(&self) -> Arc<RunnerOptions> {
+        Arc::clone(&self.inner.options.borrow())
     }
 
     /// Where the core says what happens.
@@ -281,7 +293,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// What would fail the run before its container is there: the files, the Engine, or a plan that cannot be made.
     pub async fn dry_run(&self, service: &ServiceName) -> Result<Graph, Failure> {
         let inner = &self.inner;
-        let own = inner.options.service(service);
+        let options = self.options();
+        let own = options.service(service);
         let project = &inner.projects.select(service, own.profile.as_deref()).map_err(Failure::Project)?;
         let slug = &Slug::new(random(), &project.name, service);
         inner.backend.dry_run(RunSpec { project, service, slug, environment: &own.environment }).await

@@ -1,5 +1,6 @@
 //! The components as the settings describe them.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,14 +42,13 @@ pub(super) struct Parts<K, B> {
 }
 
 impl<K: Backend, B: Bus> Parts<K, B> {
-    /// Starts all components but the bus; gives the intervals that are in force.
-    pub(super) fn start(self, supervisor: &mut Supervisor) -> watch::Receiver<Arc<Intervals>> {
+    /// Starts all components but the bus; gives what they can be told anew.
+    pub(super) fn start(self, supervisor: &mut Supervisor) -> Live<K, B> {
         let (stages, work) = (supervisor.stages(), supervisor.work());
         let epoch = Instant::now();
         let period = self.settings.health.interval;
         let intake = &stages.intake;
         let intervals = watch::Sender::new(Arc::new(self.settings.intervals()));
-        let in_force = intervals.subscribe();
         let problems = watch::Sender::<Problems>::default();
         let seeder = Seeder::new(
             Arc::clone(&self.bus),
@@ -57,20 +57,35 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             &self.settings.seed_variables.0,
         );
 
-        let inputs = monitor::Inputs { intervals: intervals.subscribe(), problems: problems.subscribe() };
-        let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), self.monitor());
-        supervisor.start("monitor", monitor::run(bus, runner, options, inputs, (epoch, period), intake.clone()));
+        // Commands, messages and the schedule's changes come over Redis only.
+        let redis = self.settings.redis.is_some();
+        let live = Live {
+            runner: self.runner.clone(),
+            intervals: intervals.clone(),
+            problems: problems.clone(),
+            monitor: watch::Sender::new(Arc::new(self.monitor())),
+            dispatcher: watch::Sender::new(Arc::new(dispatcher_options(&self.settings, self.own_service.as_ref()))),
+            redis,
+            own_service: self.own_service.clone(),
+            looks: (epoch, period),
+        };
+
+        let inputs = monitor::Inputs {
+            options: live.monitor.subscribe(),
+            intervals: intervals.subscribe(),
+            problems: problems.subscribe(),
+        };
+        let (bus, runner) = (Arc::clone(&self.bus), self.runner.clone());
+        supervisor.start("monitor", monitor::run(bus, runner, inputs, (epoch, period), intake.clone()));
 
         let outputs = Outputs { intervals: intervals.clone(), problems, work: work.clone() };
         let lifetime = Lifetime { epoch, period, intake: intake.clone() };
-        let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), self.dispatcher());
-        // Commands, messages and the schedule's changes come over Redis only.
-        let redis = self.settings.redis.is_some();
+        let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), live.dispatcher.subscribe());
         if redis {
             supervisor.start("dispatcher", dispatcher::run(bus, runner, options, outputs, lifetime));
         }
 
-        let schedule = self.poll_services().of(&self.runner.projects().current());
+        let schedule = live.dispatcher.borrow().services.of(&self.runner.projects().current());
         let first_run = match self.settings.scheduler.first_run {
             FirstRun::Immediate => crate::schedule::FirstSlot::Now,
             FirstRun::Due => crate::schedule::FirstSlot::WhereMissed,
@@ -97,47 +112,122 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             };
             tokio::join!(runs, seeding);
         });
-        in_force
+        live
     }
 
     fn monitor(&self) -> monitor::Options {
-        let services = self.settings.services.iter();
         monitor::Options {
             own: self.own_source.clone(),
-            sources: services.filter_map(|(name, own)| Some((name.clone(), own.status.clone()?))).collect(),
+            sources: sources(&self.settings),
             overdue_factor: self.settings.health.overdue_factor,
             remind: self.settings.health.remind,
             status_ttl: self.settings.health.status_ttl,
         }
     }
+}
 
-    fn dispatcher(&self) -> dispatcher::Options {
-        dispatcher::Options {
-            actions: self.settings.actions.clone(),
-            reactions: self.settings.reactions.clone(),
-            config_changes: self.settings.config_changes.clone(),
-            services: self.poll_services(),
-            max_in_flight: self.settings.commands.max_in_flight,
-            reply_ttl: self.settings.commands.reply_ttl,
+/// What the components are told of the settings, and can be told anew while they run.
+pub(super) struct Live<K, B> {
+    runner: Runner<K, B>,
+    intervals: watch::Sender<Arc<Intervals>>,
+    problems: watch::Sender<Problems>,
+    monitor: watch::Sender<Arc<monitor::Options>>,
+    dispatcher: watch::Sender<Arc<dispatcher::Options>>,
+    redis: bool,
+    own_service: Option<ServiceName>,
+    /// When components look at what may have changed: from then on, at this period.
+    pub(super) looks: (Instant, Duration),
+}
+
+/// The settings that count at once where they change; all others count from the next start on.
+const LIVE: [&str; 10] = [
+    "preset",
+    "services",
+    "actions",
+    "reactions",
+    "config_changes",
+    "commands.profiles",
+    "commands.deny",
+    "runs.timeout",
+    "runs.tail",
+    "runs.keep_output",
+];
+
+/// Whether a change of the setting at `path` counts at once.
+pub(super) fn is_live(path: &str) -> bool {
+    LIVE.iter().any(|live| path == *live || path.strip_prefix(live).is_some_and(|below| below.starts_with('.')))
+}
+
+impl<K: Backend, B: Bus> Live<K, B> {
+    /// The intervals that are in force.
+    pub(super) fn intervals(&self) -> watch::Receiver<Arc<Intervals>> {
+        self.intervals.subscribe()
+    }
+
+    /// Reads the Compose files again, where they changed; what is wrong with them as they are now.
+    pub(super) fn look_at_project(&self) -> Option<String> {
+        self.runner.projects().current();
+        self.runner.broken_project()
+    }
+
+    /// Says on the daemon's status what is wrong with the settings.
+    pub(super) fn complain(&self, fault: Option<&str>) {
+        let faults = fault.map(|fault| format!("settings not usable: {fault}")).into_iter().collect();
+        self.problems.send_modify(|problems| drop(problems.insert("settings", faults)));
+    }
+
+    /// Puts changed settings in force, as far as that can be done. What goes on, goes on as it began.
+    pub(super) fn apply(&self, settings: &Settings) {
+        self.runner.reconfigure(super::runner_options(settings));
+        let monitor =
+            monitor::Options { sources: sources(settings), ..monitor::Options::clone(&self.monitor.borrow()) };
+        self.monitor.send_replace(Arc::new(monitor));
+        let now = Arc::new(dispatcher_options(settings, self.own_service.as_ref()));
+        let before = self.dispatcher.send_replace(Arc::clone(&now));
+        // With Redis the dispatcher does this, because its schedule has the last word.
+        if !self.redis {
+            self.intervals.send_if_modified(|current| {
+                let wanted = dispatcher::rebased_intervals(&before.services, &now.services, current);
+                let changed = **current != wanted;
+                if changed {
+                    *current = Arc::new(wanted);
+                }
+                changed
+            });
         }
     }
+}
 
-    fn poll_services(&self) -> PollServices {
-        let commands = &self.settings.commands;
-        let permissions = Permissions {
-            profiles: commands.profiles.iter().cloned().collect(),
-            deny: commands.deny.iter().cloned().collect(),
-            own: self.own_service.clone(),
-        };
-        let services = self.settings.services.iter();
-        let on_command = services.filter(|(_, own)| !own.is_scheduled()).map(|(name, _)| name.clone()).collect();
-        let intervals = self.settings.intervals().into_iter();
-        let scheduled = intervals.map(|(service, default)| {
-            let key = self.settings.service(&service).schedule_key.to_owned();
-            (service, Scheduled { key, default, by_settings: true })
-        });
-        PollServices { scheduled: scheduled.collect(), on_command, permissions }
+fn sources(settings: &Settings) -> BTreeMap<ServiceName, SourceId> {
+    settings.services.iter().filter_map(|(name, own)| Some((name.clone(), own.status.clone()?))).collect()
+}
+
+fn dispatcher_options(settings: &Settings, own_service: Option<&ServiceName>) -> dispatcher::Options {
+    dispatcher::Options {
+        actions: settings.actions.clone(),
+        reactions: settings.reactions.clone(),
+        config_changes: settings.config_changes.clone(),
+        services: poll_services(settings, own_service),
+        max_in_flight: settings.commands.max_in_flight,
+        reply_ttl: settings.commands.reply_ttl,
     }
+}
+
+fn poll_services(settings: &Settings, own_service: Option<&ServiceName>) -> PollServices {
+    let commands = &settings.commands;
+    let permissions = Permissions {
+        profiles: commands.profiles.iter().cloned().collect(),
+        deny: commands.deny.iter().cloned().collect(),
+        own: own_service.cloned(),
+    };
+    let services = settings.services.iter();
+    let on_command = services.filter(|(_, own)| !own.is_scheduled()).map(|(name, _)| name.clone()).collect();
+    let intervals = settings.intervals().into_iter();
+    let scheduled = intervals.map(|(service, default)| {
+        let key = settings.service(&service).schedule_key.to_owned();
+        (service, Scheduled { key, default, by_settings: true })
+    });
+    PollServices { scheduled: scheduled.collect(), on_command, permissions }
 }
 
 /// Seeds, and reads the schedule, before anything runs. Redis may be away: then the settings count until it is back.

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use super::{Failed, engine, own_container, project};
+use super::{Failed, engine, own_container, project, reload};
 use crate::backend::Backend;
 use crate::bus::{Bus, Connection};
 use crate::control::client::{self, Meant};
@@ -37,6 +37,7 @@ const ENGINE_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Watched {
     pub(super) ledger: watch::Receiver<StoreStatus>,
     pub(super) intervals: watch::Receiver<Arc<Intervals>>,
+    pub(super) reload: reload::Asker,
 }
 
 /// Answers on the control socket until the intake closes.
@@ -79,6 +80,16 @@ async fn serve<K: Backend, B: Bus>(
             let (runner, bus, watched, asked) = (runner.clone(), Arc::clone(&bus), watched.clone(), asked.clone());
             stream::once(async move { Answer::Health(look(&runner, bus.as_ref(), &watched, asked).await) }).boxed()
         }
+        Request::Reload => {
+            let reload = watched.reload.clone();
+            stream::once(async move {
+                match reload.ask().await {
+                    Ok(done) => Answer::Done(done),
+                    Err(faults) => Answer::Error(faults),
+                }
+            })
+            .boxed()
+        }
         Request::Intervals => {
             let intervals = Arc::clone(&watched.intervals.borrow());
             let seconds = |every: &Interval| every.as_duration().as_secs();
@@ -106,8 +117,19 @@ async fn look<K: Backend, B: Bus>(runner: &Runner<K, B>, bus: &B, watched: &Watc
     let well = engine.is_none() && redis.is_none() && problems.is_empty();
     let said = |fault: Option<String>| fault.unwrap_or_else(|| "ok".to_owned());
     let (engine, redis, project) = (said(engine), said(redis), said(project));
+    let settings = said(watched.reload.broken());
     let ledger = watched.ledger.borrow().to_string();
-    Health { well, engine, redis, project, ledger, problems, project_name: asked.project_name, pid: asked.pid }
+    Health {
+        well,
+        engine,
+        redis,
+        project,
+        ledger,
+        settings,
+        problems,
+        project_name: asked.project_name,
+        pid: asked.pid,
+    }
 }
 
 /// What makes the daemon unwell besides a lost connection.
@@ -124,6 +146,15 @@ pub(super) async fn ask(settings: &Settings) -> Result<(), Failed> {
     };
     super::commands::print_json(&serde_json::to_string(&health).context("the answer has no JSON form")?)?;
     if health.well { Ok(()) } else { Err(Failed::Other(anyhow::anyhow!("the daemon is not well"))) }
+}
+
+/// Has the running daemon read everything again, and prints what it says.
+pub(super) async fn reload(settings: &Settings) -> Result<(), Failed> {
+    let answer = timeout(LIMIT, asked(settings, Request::Reload)).await.context("the daemon does not answer")??;
+    let Answer::Done(done) = answer else {
+        return Err(Failed::Other(anyhow::anyhow!("the daemon answered something else")));
+    };
+    Ok(super::commands::print(&done)?)
 }
 
 /// The intervals in force in the daemon of `project`, with its process; none where no daemon answers.

@@ -150,7 +150,7 @@ impl Connection {
         }
         match serde_json::from_str(&line)? {
             Answer::Error(reason) => Err(AskError::Refused(reason)),
-            answer @ (Answer::Health(_) | Answer::Intervals(_)) => Ok(Some(answer)),
+            answer @ (Answer::Health(_) | Answer::Intervals(_) | Answer::Done(_)) => Ok(Some(answer)),
         }
     }
 }

@@ -20,6 +20,7 @@ const RUNNER: &str = "sense_orchestrator::runner";
 const DISPATCHER: &str = "sense_orchestrator::dispatcher";
 const MONITOR: &str = "sense_orchestrator::monitor";
 const SEEDER: &str = "sense_orchestrator::seeder";
+const SETTINGS: &str = "sense_orchestrator::settings";
 
 /// Most lines about commands in a minute: anybody can send thousands.
 const COMMAND_LINES: u32 = 300;
@@ -42,6 +43,22 @@ impl Default for Log {
     fn default() -> Self {
         let limit = |most| Mutex::new(LogLimit::new(most, Duration::from_mins(1)));
         Self { commands: limit(COMMAND_LINES), config: limit(CONFIG_LINES), lost: limit(1) }
+    }
+}
+
+/// The lines of settings that were read again.
+fn settings(event: &Event) {
+    match event {
+        Event::SettingsReloaded { changed } => {
+            info!(target: SETTINGS, changed = changed.join(", "), "settings reloaded");
+        }
+        Event::SettingsNeedRestart { keys } => {
+            warn!(target: SETTINGS, keys = keys.join(", "), "settings need a restart");
+        }
+        Event::SettingsRefused { error } => {
+            warn!(target: SETTINGS, error, "settings not loaded, the last good ones stay in use");
+        }
+        _ => {}
     }
 }
 
@@ -141,6 +158,9 @@ impl Observer for Log {
             Event::ConnectionLost { peer: Peer::Redis, reason } => warn!(target: MONITOR, reason, "redis unavailable"),
             Event::ConnectionBack { peer: Peer::Engine } => info!(target: MONITOR, "engine available"),
             Event::ConnectionBack { peer: Peer::Redis } => info!(target: MONITOR, "redis available"),
+            Event::SettingsReloaded { .. } | Event::SettingsNeedRestart { .. } | Event::SettingsRefused { .. } => {
+                settings(event);
+            }
             Event::ServiceOverdue { service, source, silent, every } => {
                 let source = source.as_ref().map(tracing::field::display);
                 let (silent_s, interval_s) = (silent.as_secs(), every.as_secs());

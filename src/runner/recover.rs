@@ -114,7 +114,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         if told {
             return self.inner.backend.remove(run).await;
         }
-        let limit = self.inner.options.service(&service).limit;
+        let limit = self.options().service(&service).limit;
         let cancel = claim.as_ref().map(RunClaim::cancel).unwrap_or_default();
         if claim.is_none() && state == RunState::Alive {
             cancel.cancel();

@@ -129,6 +129,9 @@ fn samples() -> Vec<Event> {
         Event::ConfigWritten { section: section(), from: "last seen value", again: true },
         Event::ConfigNotWritten { error: why() },
         Event::VariableIgnored { variable: "A".to_owned(), expected: why() },
+        Event::SettingsReloaded { changed: vec!["services.a.every".to_owned()] },
+        Event::SettingsNeedRestart { keys: vec!["docker.host".to_owned()] },
+        Event::SettingsRefused { error: why() },
         Event::ServiceOverdue { service: service(), source: "s".parse().ok(), silent: SECOND, every: SECOND },
         Event::ServiceRecovered { service: service() },
     ];

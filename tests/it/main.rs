@@ -35,6 +35,7 @@ mod lifecycle;
 mod memory;
 mod process;
 mod redis_attacks;
+mod reload;
 mod runs;
 mod scheduling;
 mod seeding;
