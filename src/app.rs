@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -14,6 +16,7 @@ use crate::bus::redis::{AddressError, RedisBus};
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::event;
+use crate::lease::NotHeld;
 use crate::observer::ledger::LedgerWriter;
 use crate::observer::redis_records::RedisRecords;
 use crate::observer::status::Tally;
@@ -21,7 +24,7 @@ use crate::observer::{Events, log};
 use crate::projects::Projects;
 use crate::report::Chain;
 use crate::runner::{History, Runner, RunnerOptions, RunnerStages, ServiceOptions};
-use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsErrors, SettingsWarning, Sources};
+use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsErrors, SettingsWarning, Sources, Standby};
 use crate::spec::Dialect;
 use crate::supervisor::Supervisor;
 
@@ -34,6 +37,7 @@ mod own_container;
 mod project;
 mod references;
 mod signals;
+mod standby;
 
 use components::Parts;
 
@@ -89,7 +93,14 @@ pub async fn run(command: Command, sources: Sources, settings: Result<Settings, 
     }
     let settings = settings.map_err(|errors| Failed::Configuration(errors.to_string()))?;
     match command {
-        Command::Daemon => Box::pin(daemon(settings)).await,
+        Command::Daemon => loop {
+            match Box::pin(daemon(settings.clone())).await {
+                Err(Failed::Other(error)) if settings.daemon.standby == Standby::Wait && error.is::<NotHeld>() => {
+                    warn!(error = %Chain(error.as_ref()), "standing by until the other daemon ends");
+                }
+                ended => return ended,
+            }
+        },
         Command::Run => {
             Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
         }
@@ -160,8 +171,8 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
     }
 }
 
-async fn daemon(settings: Settings) -> Result<(), Failed> {
-    info!(version = env!("CARGO_PKG_VERSION"), events = event::VERSION, preset = settings.preset, engine = %settings.docker.host, "starting");
+/// Says what the settings have that is none.
+fn warn_of(settings: &Settings) {
     for warning in &settings.warnings {
         match warning {
             SettingsWarning::NoService { variable, nearest } => warn!(variable, nearest, "variable is no setting"),
@@ -170,6 +181,11 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
             }
         }
     }
+}
+
+async fn daemon(settings: Settings) -> Result<(), Failed> {
+    info!(version = env!("CARGO_PKG_VERSION"), events = event::VERSION, preset = settings.preset, engine = %settings.docker.host, "starting");
+    warn_of(&settings);
     let mut signals = Box::pin(signals::ending().context("cannot listen for signals")?);
     let meaningless = signals::meaningless().context("cannot listen for signals")?;
     let engine = Arc::new(engine(&settings.docker));
@@ -195,6 +211,24 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
 
     let bus = bus(&settings).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
     let bus = Arc::new(bus);
+    let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
+    let mut connected = std::pin::pin!(async {
+        if let Some(redis) = redis.as_ref() {
+            redis.run(closing.clone()).await;
+        } else {
+            closing.cancelled().await;
+        }
+    });
+    let redis_by = Instant::now() + components::REDIS_FIRST;
+    let mut lease = standby::lease(Arc::clone(&engine), Arc::clone(&bus), projects.name(), &memory.holder);
+    tokio::select! {
+        () = connected.as_mut() => {}
+        held = standby::await_lease(&mut lease, bus.as_ref(), redis_by, settings.daemon.standby) => held?,
+        Some(signal) = futures::StreamExt::next(&mut signals) => {
+            info!(signal, "stopped before the start was over");
+            return Ok(());
+        }
+    }
     let mut supervisor = Supervisor::new();
     let stages = supervisor.stages();
     let (intake, abort) = (stages.intake.clone(), stages.abort.clone());
@@ -214,13 +248,8 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let history = History { events: events.clone(), ledger, tally };
     let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages, history);
 
-    let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
-    let connected = async {
-        if let Some(redis) = redis.as_ref() {
-            redis.run(closing.clone()).await;
-        }
-    };
     let parts = Parts {
+        redis_by,
         settings: settings.clone(),
         runner: runner.clone(),
         bus: Arc::clone(&bus),
@@ -232,13 +261,27 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let watched = health::Watched { ledger: memory.ledger.status(), intervals };
     supervisor.start("health", health::answer(settings.clone(), runner.clone(), bus, watched, stages.intake.clone()));
     supervisor.start("signals", signals::ignore(meaningless, stages.intake.clone()));
-    // The connection outlives every component: the last replies go over it.
+    let (over, lost) = (CancellationToken::new(), watch::Sender::new(None::<NotHeld>));
+    let mut losses = lost.subscribe();
     let supervised = async {
+        // A daemon that finds another at work ends as at a signal.
+        let yields = futures::stream::once(async move {
+            let _ = losses.wait_for(Option::is_some).await;
+            "another daemon"
+        });
+        let signals = futures::stream::select(signals, Box::pin(yields));
         let ended = supervisor.run(signals, settings.shutdown.grace, || runner.occupied()).await;
-        closing.cancel();
+        over.cancel();
         ended
     };
-    let (ended, (), ()) = tokio::join!(supervised, connected, records_to_redis.run(closing.clone()));
+    // The lease and the connection outlive every component: runs go on, and the last replies go over it.
+    let leased = async {
+        standby::hold_lease(&mut lease, settings.redis.is_some(), &over, &lost).await;
+        closing.cancel();
+    };
+    let records = records_to_redis.run(closing.clone());
+    let (ended, (), (), ()) = tokio::join!(supervised, leased, connected, records);
     memory.ledger.sync().await;
-    ended.context("the daemon ended").map_err(Failed::Other)
+    ended.context("the daemon ended").map_err(Failed::Other)?;
+    lost.send_replace(None).map_or(Ok(()), |other| Err(Failed::Other(other.into())))
 }

@@ -41,5 +41,6 @@ mod seeding;
 mod settings;
 mod shutdown;
 mod spec;
+mod standby;
 mod support;
 mod verdicts;

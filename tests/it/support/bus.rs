@@ -273,13 +273,29 @@ impl Bus for FakeBus {
         Ok(())
     }
 
-    async fn set_absent(&self, key: &str, value: &str) -> Result<bool, BusError> {
+    async fn set_absent(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<bool, BusError> {
         let mut state = self.call("SET")?;
         if state.live(key).is_some() {
             return Ok(false);
         }
-        state.keys.insert(key.into(), Entry { value: Stored::Text(value.into()), expires: None });
+        let expires = expires.map(|span| Instant::now() + span);
+        state.keys.insert(key.into(), Entry { value: Stored::Text(value.into()), expires });
         Ok(true)
+    }
+
+    async fn renew(&self, key: &str, expires: Duration) -> Result<Option<String>, BusError> {
+        let mut state = self.call("PEXPIRE")?;
+        if let Some(entry) = state.live(key) {
+            entry.expires = Some(Instant::now() + expires);
+        }
+        Ok(state.text(key))
+    }
+
+    async fn increment(&self, key: &str) -> Result<u64, BusError> {
+        let mut state = self.call("INCR")?;
+        let number = state.text(key).map_or(0, |text| text.parse().unwrap()) + 1;
+        state.keys.insert(key.into(), Entry { value: Stored::Text(number.to_string()), expires: None });
+        Ok(number)
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), BusError> {
