@@ -5,11 +5,9 @@ SHELL := /bin/bash
 
 # DIR: the folder of compose files that `make parity` compares on.
 DIR ?= tests/fixtures
-# COUNT: how often `make test-chaos` kills.
-COUNT ?= 300
 BINARY := $(or $(CARGO_TARGET_DIR),target)/image/sense-orchestrator
 
-.PHONY: help up down logs build image test test-current test-memory test-chaos simulate lint parity
+.PHONY: help up down logs build image test test-current test-memory lint parity
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -35,14 +33,8 @@ test: ## all tests; those that need Docker, Compose or Redis say so when they ar
 test-current: ## the tests against a Docker Engine, on Debian's newest, started for them
 	@scripts/test-current
 
-test-chaos: ## kill the daemon with -9 COUNT times in mid-work, and compare its ledger with the Engine's events
-	@scripts/test-chaos $(COUNT)
-
 test-memory: ## the image within the 32 MiB that it ships with, on inputs that would take more
 	@scripts/test-memory
-
-simulate: ## the daemon simulated: SEEDS=0..2000 many, SEEDS=17 one with its trace
-	@SEEDS=$(or $(SEEDS),0..2000) cargo test --locked --test twin whatever -- --nocapture
 
 lint: ## format, clippy and docs, warnings are errors
 	cargo fmt --check

@@ -6,32 +6,44 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::backend::compose::ComposeOptions;
+use crate::backend::compose::{ComposeBackend, ComposeOptions};
 use crate::bus::redis::{AddressError, RedisBus};
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::event;
+use crate::jobs::Jobs;
+use crate::observer::feed::Feed;
+use crate::observer::ledger::LedgerWriter;
+use crate::observer::redis_records::RedisRecords;
+use crate::observer::status::Tally;
+use crate::observer::{Events, log};
 use crate::projects::Projects;
 use crate::report::Chain;
-use crate::runner::{RunnerOptions, ServiceOptions};
+use crate::runner::{History, Runner, RunnerOptions, RunnerStages, ServiceOptions};
 use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsErrors, SettingsWarning, Sources};
 use crate::spec::Dialect;
+use crate::supervisor::Supervisor;
+use crate::upcoming::Upcoming;
 
+mod ask;
 mod check;
+mod client;
 mod commands;
 mod components;
-mod daemon;
+mod control;
 mod health;
 mod memory;
 mod own_container;
 mod project;
 mod references;
+mod show;
 mod signals;
 
-pub use daemon::{Daemon, Running};
+use components::Parts;
 
 /// Pause between two tries of what the daemon cannot start without.
 const RETRY: Duration = Duration::from_secs(2);
@@ -52,6 +64,8 @@ pub enum Failed {
     Configuration(String),
     /// The command line asks for what there is not.
     Usage(String),
+    /// What was asked for ended so, as everybody was told already.
+    Exit(u8),
     /// Something else went wrong.
     Other(anyhow::Error),
 }
@@ -69,6 +83,7 @@ impl Failed {
         match self {
             Self::Configuration(_) => ExitCode::from(EX_CONFIG),
             Self::Usage(_) => ExitCode::from(USAGE),
+            Self::Exit(code) => ExitCode::from(*code),
             Self::Other(_) => ExitCode::FAILURE,
         }
     }
@@ -86,13 +101,13 @@ pub async fn run(command: Command, sources: Sources, settings: Result<Settings, 
     let settings = settings.map_err(|errors| Failed::Configuration(errors.to_string()))?;
     match command {
         Command::Daemon => Box::pin(daemon(settings)).await,
-        Command::Run => {
-            Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
-        }
         Command::Check(check) => check::check(&sources, check).await,
         Command::Render(render) => commands::render(&settings, &render).await,
         Command::Config(config) => commands::config(&settings, &config).await,
         Command::Health => health::ask(&settings).await,
+        Command::Completions { shell } => commands::completions(shell),
+        Command::Man => commands::man(),
+        command => Box::pin(client::carry_out(&settings, command)).await,
     }
 }
 
@@ -172,12 +187,11 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let meaningless = signals::meaningless().context("cannot listen for signals")?;
     let engine = Arc::new(engine(&settings.docker));
     let located = tokio::select! {
-        biased;
+        located = project::locate(&settings.compose, engine.as_ref()) => located,
         Some(signal) = futures::StreamExt::next(&mut signals) => {
             info!(signal, "stopped before the start was over");
             return Ok(());
         }
-        located = project::locate(&settings.compose, engine.as_ref()) => located,
     };
     let projects =
         Projects::open(located.options.clone()).map_err(|errors| Failed::Configuration(errors.to_string()))?;
@@ -185,39 +199,75 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let dialect = dialect(&settings.compose, located.deployed_by);
     info!(project = %projects.name(), compose_version = %dialect, "project loaded");
     let memory = tokio::select! {
-        biased;
+        opened = memory::open(&settings) => opened?,
         Some(signal) = futures::StreamExt::next(&mut signals) => {
             info!(signal, "stopped before the start was over");
             return Ok(());
         }
-        opened = memory::open(&settings) => opened?,
     };
 
     let bus = bus(&settings).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
     let bus = Arc::new(bus);
-    let daemon = Daemon {
-        settings: settings.clone(),
-        engine,
-        bus: Arc::clone(&bus),
-        projects,
-        compose: compose_options(&settings.docker, dialect),
-        own_service: located.own_service,
-        ledger: memory.ledger.clone(),
-    };
-    let mut running = daemon.start().context("own source id")?;
-    let intake = running.supervisor.stages().intake;
-    let watched = health::Watched { ledger: memory.ledger.status(), intervals: running.intervals.clone() };
-    let health = health::answer(settings, running.runner.clone(), Arc::clone(&bus), watched, intake.clone());
-    running.supervisor.start("health", health);
-    running.supervisor.start("signals", signals::ignore(meaningless, intake));
+    let mut supervisor = Supervisor::new();
+    let stages = supervisor.stages();
+    let (intake, abort) = (stages.intake.clone(), stages.abort.clone());
+    let runner_stages = RunnerStages { intake, abort, work: supervisor.work() };
+    let backend = ComposeBackend::new(engine, Arc::clone(&projects), compose_options(&settings.docker, dialect))
+        .tracked_by(supervisor.work());
+    let options = runner_options(&settings);
+    let (ledger, tally) = (memory.ledger.clone(), Tally::default());
+    let (redis_records, records_to_redis) = RedisRecords::new(Arc::clone(&bus));
+    let (feed, upcoming) = (Feed::default(), Upcoming::default());
+    let intervals = watch::Sender::new(Arc::new(settings.intervals()));
+    // Whoever else wants to hear what happens is one more line.
+    let events = Events::new(vec![
+        Box::new(LedgerWriter::new(ledger.clone())),
+        Box::new(log::Log::default()),
+        Box::new(tally.clone()),
+        Box::new(redis_records),
+        Box::new(feed.clone()),
+    ]);
+    let history = History { events: events.clone(), ledger, tally };
+    let runner = Runner::new(Arc::new(backend), Arc::clone(&bus), projects, options, runner_stages, history);
 
-    let closing = CancellationToken::new();
+    let (redis, closing) = (Arc::clone(&bus), CancellationToken::new());
     let connected = async {
-        if let Some(redis) = bus.as_ref() {
+        if let Some(redis) = redis.as_ref() {
             redis.run(closing.clone()).await;
         }
     };
-    let (ended, ()) = tokio::join!(running.run(signals, &closing), connected);
+    let own_service = located.own_service;
+    let jobs = Jobs::new(runner.clone(), intervals.subscribe(), upcoming.clone(), feed, own_service.clone());
+    let in_force = intervals.subscribe();
+    let parts = Parts {
+        settings: settings.clone(),
+        runner: runner.clone(),
+        bus: Arc::clone(&bus),
+        events,
+        jobs: jobs.clone(),
+        intervals,
+        upcoming,
+        own_service,
+        own_source: OWN_SOURCE.parse().context("own source id")?,
+    };
+    parts.start(&mut supervisor);
+    let daemon = control::Daemon {
+        settings: settings.clone(),
+        jobs,
+        runner: runner.clone(),
+        bus,
+        intervals: in_force,
+        ledger: memory.ledger.status(),
+    };
+    supervisor.start("control", daemon.answer(stages.intake.clone()));
+    supervisor.start("signals", signals::ignore(meaningless, stages.intake.clone()));
+    // The connection outlives every component: the last replies go over it.
+    let supervised = async {
+        let ended = supervisor.run(signals, settings.shutdown.grace, || runner.occupied()).await;
+        closing.cancel();
+        ended
+    };
+    let (ended, (), ()) = tokio::join!(supervised, connected, records_to_redis.run(closing.clone()));
     memory.ledger.sync().await;
     ended.context("the daemon ended").map_err(Failed::Other)
 }

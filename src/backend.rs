@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::Stream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,7 @@ use crate::engine::EngineError;
 use crate::names::{ProjectName, RunId, ServiceName};
 use crate::plan::{Graph, PlanError};
 use crate::projects::FileError;
+use crate::request::Output;
 use crate::spec::Slug;
 
 pub mod compose;
@@ -92,7 +94,6 @@ impl Bounds {
     /// Waits until the run has to end before its time.
     pub async fn cancelled(&self) {
         tokio::select! {
-            biased;
             () = self.abort.cancelled() => {}
             () = self.cancel.cancelled() => {}
         }
@@ -185,10 +186,8 @@ pub struct FoundRun<R> {
     pub container: String,
     /// Of which service.
     pub service: ServiceName,
-    /// Which run it is and how it is followed, where it is one of ours by its labels.
+    /// Which run it is and how it is followed, where it is one of ours.
     pub own: Option<(RunId, R)>,
-    /// Its name is not as we write them: an operator gave it another one, or its labels came with an image.
-    pub renamed: bool,
     /// What it is doing.
     pub state: RunState,
 }
@@ -221,6 +220,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The last lines of a run's stdout and stderr, `limit` bytes at most; empty where there are none to be had.
     fn tail(&self, run: &Self::Run, limit: usize) -> impl Future<Output = String> + Send;
+
+    /// The output of the run whose container has this name, from its first byte on; `follow`: until it ends, else until now.
+    fn output(&self, container: &str, follow: bool) -> impl Stream<Item = Result<Output, Failure>> + Send;
 
     /// The project's runs that are there, of one service or of all.
     fn runs(

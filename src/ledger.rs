@@ -29,7 +29,6 @@ mod journal;
 mod known;
 mod writer;
 
-pub use boot::set_boot_clock;
 pub use entry::{Entry, Request, RunStart, Slots};
 pub use index::{Limits, Query};
 pub use journal::{FILE, Journal, JournalError, Page, Queued};
@@ -232,6 +231,12 @@ impl Ledger {
     #[must_use]
     pub fn last_run(&self, job: &ServiceName) -> Option<Record> {
         self.known().last_run(job).cloned()
+    }
+
+    /// The newest run of each service that has run, without its tail.
+    #[must_use]
+    pub fn last_runs(&self) -> BTreeMap<ServiceName, Record> {
+        self.known().last_runs()
     }
 
     /// The newest slot of each service that had one, whatever became of it.

@@ -3,7 +3,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`], [`backoff`], [`log_limit`], [`random`] |
+//! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`], [`backoff`], [`log_limit`] |
 //! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`], [`event`] |
 //! | ports | [`engine`] (Docker), [`bus`] (Redis), [`mod@file`], [`memory`], [`ledger`] (what is remembered), [`observer`] (who hears of events); above them [`backend`], what carries services out |
 //! | adapters | [`engine::docker`], [`bus::redis`], [`ledger::file`]; [`projects`], the Compose files as they are now |
@@ -24,6 +24,7 @@ pub mod dispatcher;
 pub mod engine;
 pub mod event;
 pub mod file;
+pub mod jobs;
 pub mod ledger;
 pub mod log_limit;
 pub mod memory;
@@ -33,7 +34,6 @@ pub mod names;
 pub mod observer;
 pub mod plan;
 pub mod projects;
-pub mod random;
 pub mod record;
 pub mod report;
 pub mod request;
@@ -46,3 +46,4 @@ pub mod spec;
 pub mod supervisor;
 pub mod telemetry;
 pub mod text;
+pub mod upcoming;

@@ -101,7 +101,6 @@ pub async fn run<K: Backend, B: Bus>(
     monitor.look(&latest(&mut problems)).await;
     loop {
         tokio::select! {
-            biased;
             () = intake.cancelled() => return,
             _ = ticks.tick() => monitor.look(&latest(&mut problems)).await,
             changed = problems.changed(), if problems_open => {
@@ -184,6 +183,11 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
     /// `meta:{source}`; what they said last counts while Redis has lost it.
     async fn observe(&mut self) -> Result<(Intervals, BTreeMap<ServiceName, Success>), BusError> {
         let mut expected = Intervals::clone(&self.intervals.borrow_and_update());
+        for paused in self.runner.history().ledger.all_paused() {
+            if let Some(every) = expected.get_mut(&paused) {
+                *every = None;
+            }
+        }
         let others = self.unscheduled(&expected).await;
         let reports = |service: &ServiceName| Some((service.clone(), self.options.sources.get(service)?.clone()));
         let reporting: Vec<(ServiceName, SourceId)> = expected.keys().chain(&others).filter_map(reports).collect();

@@ -149,7 +149,6 @@ impl<B: Bus> Seeder<B> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             let outcome = tokio::select! {
-                biased;
                 () = intake.cancelled() => return,
                 _ = ticks.tick() => self.seed().await,
                 event = messages.next() => match event {

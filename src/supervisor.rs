@@ -95,7 +95,6 @@ impl Supervisor {
     ) -> Result<(), SupervisorError> {
         let mut signals = pin!(signals.fuse());
         let ended = tokio::select! {
-            biased;
             Some(signal) = signals.next() => {
                 info!(signal, running = self.work.len(), "shutting down");
                 Ok(())
@@ -123,7 +122,6 @@ impl Supervisor {
         };
         let stop = async {
             tokio::select! {
-                biased;
                 () = self.work.wait() => {}
                 () = tokio::time::sleep(grace) => {
                     warn!(running = self.work.len(), services = names(), "grace period over, stopping what runs");
@@ -146,7 +144,6 @@ impl Supervisor {
             }
         };
         tokio::select! {
-            biased;
             () = stop => {}
             () = still_running => {}
         }

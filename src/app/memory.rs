@@ -86,5 +86,6 @@ mod tests {
         let memory = open(&settings("/dev/null/state")).await.ok().unwrap();
         let status = memory.ledger.status().borrow().to_string();
         assert!(status.starts_with("set aside, in memory: "), "{status}");
+        assert!(open(&settings("")).await.is_ok());
     }
 }

@@ -54,7 +54,6 @@ pub(super) async fn ignore(signals: impl Stream<Item = String>, intake: Cancella
         }
     };
     tokio::select! {
-        biased;
         () = intake.cancelled() => {}
         () = log => {}
     }

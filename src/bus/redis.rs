@@ -99,7 +99,6 @@ impl RedisBus {
         let mut trouble = Trouble::default();
         loop {
             let lost = tokio::select! {
-                biased;
                 () = stop.cancelled() => break,
                 lost = self.session(&mut trouble) => lost,
             };
@@ -107,7 +106,6 @@ impl RedisBus {
             trouble.log(&lost);
             self.0.connection.send_replace(Connection::Down { reason: Chain(&lost).to_string() });
             tokio::select! {
-                biased;
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(trouble.wait()) => {}
             }
@@ -172,8 +170,17 @@ impl RedisBus {
         loop {
             let answer_due = session.subscriber.answer_due;
             tokio::select! {
-                biased;
                 ended = &mut session.task.0 => return task_lost(ended),
+                arrived = session.subscriber.next() => match arrived {
+                    Ok(arrival) => {
+                        // Redis holds back what is not read yet; here what waits is bounded, and more of it lost.
+                        for backlog in shared.hand_over(arrival) {
+                            let _ = tokio::time::timeout(BACKLOG_LIMIT, backlog.wait_for_half()).await;
+                        }
+                        tokio::task::consume_budget().await;
+                    }
+                    Err(lost) => return lost,
+                },
                 () = shared.subscribed.notified() => {
                     if let Err(lost) = self.subscribe(&mut session).await {
                         return lost;
@@ -188,17 +195,6 @@ impl RedisBus {
                         (_, Err(lost)) => return lost,
                     }
                 }
-                // After what is asked of the connection: messages may come all the time.
-                arrived = session.subscriber.next() => match arrived {
-                    Ok(arrival) => {
-                        // Redis holds back what is not read yet; here what waits is bounded, and more of it lost.
-                        for backlog in shared.hand_over(arrival) {
-                            let _ = tokio::time::timeout(BACKLOG_LIMIT, backlog.wait_for_half()).await;
-                        }
-                        tokio::task::consume_budget().await;
-                    }
-                    Err(lost) => return lost,
-                },
                 () = async { tokio::time::sleep_until(answer_due.unwrap_or_else(Instant::now)).await },
                     if answer_due.is_some() => return Lost::Late,
             }

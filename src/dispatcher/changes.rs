@@ -66,7 +66,6 @@ impl<K: Backend, B: Bus> Changes<K, B> {
         let mut seen = Seen::default();
         loop {
             let look = tokio::select! {
-                biased;
                 () = lifetime.intake.cancelled() => return,
                 _ = ticks.tick() => Look::All,
                 event = messages.next() => gather(event, &mut messages),

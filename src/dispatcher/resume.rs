@@ -59,7 +59,6 @@ async fn verdict<K: Backend, B: Bus>(steps: &Steps<K, B>, request: &Request) -> 
             record => return Some(record),
         }
         tokio::select! {
-            biased;
             () = steps.intake.cancelled() => return None,
             () = sleep(LOOK) => {}
         }

@@ -1,34 +1,17 @@
 //! The clock that is never set: time since the machine's boot, sleep included, which goes on over restarts of the daemon.
 
-use std::cell::RefCell;
 use std::time::Duration;
 
 use super::entry::RunStart;
 use crate::names::RunId;
 
-/// The id of the machine's boot, and the time since then.
-type Boot = (String, Duration);
-
-thread_local! {
-    static BOOT_CLOCK: RefCell<Box<dyn Fn() -> Option<Boot>>> = RefCell::new(Box::new(the_kernels));
-}
-
-#[expect(clippy::disallowed_methods, reason = "the kernel's own files, of a line each")]
-fn the_kernels() -> Option<Boot> {
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some((boot_id, parse_uptime(&std::fs::read_to_string("/proc/uptime").ok()?)?))
-}
-
-/// Replaces this clock of this thread, which is the kernel's: it is a port, as the wall clock is.
-pub fn set_boot_clock(read: impl Fn() -> Option<(String, Duration)> + 'static) {
-    BOOT_CLOCK.set(Box::new(read));
-}
-
 impl RunStart {
     /// A run that starts now; none where the kernel does not tell the time since its boot.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the kernel's own files, of a line each")]
     pub fn now(run_id: RunId) -> Option<Self> {
-        let (boot_id, since_boot) = BOOT_CLOCK.with_borrow(|read| read())?;
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let since_boot = parse_uptime(&std::fs::read_to_string("/proc/uptime").ok()?)?;
         let boot_ms = u64::try_from(since_boot.as_millis()).ok()?;
         Some(Self { run_id, boot_id: boot_id.trim().to_owned(), boot_ms })
     }

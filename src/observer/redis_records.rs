@@ -76,7 +76,6 @@ impl<B: Bus> Writer<B> {
             };
             let Some(record) = record else { return };
             tokio::select! {
-                biased;
                 () = self.write(&record) => {}
                 () = closing.cancelled() => return,
             }

@@ -252,9 +252,7 @@ impl From<&NetworkInspect> for NetworkSeen {
     fn from(network: &NetworkInspect) -> Self {
         let seen =
             Self::new(network.id.as_ref(), network.name.as_ref(), network.created.as_ref(), network.labels.as_ref());
-        let mut users: Vec<String> = network.containers.iter().flat_map(HashMap::keys).cloned().collect();
-        users.sort_unstable();
-        Self { users, ..seen }
+        Self { users: network.containers.iter().flat_map(HashMap::keys).cloned().collect(), ..seen }
     }
 }
 

@@ -11,7 +11,7 @@ use super::Runner;
 use super::claims::{Known, RunClaim};
 use super::history::EarlierRun;
 use super::verdict::Begun;
-use crate::backend::{Backend, Bounds, Due, Failure, FoundRun, RunState};
+use crate::backend::{Backend, Bounds, Due, Failure, RunState};
 use crate::bus::Bus;
 use crate::event::{Event, Leftover};
 use crate::names::{RunId, ServiceName};
@@ -70,11 +70,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let asked = Instant::now();
         let (mut ends, mut all) = (Vec::new(), BTreeSet::new());
         for found in inner.backend.runs(&inner.projects.name(), None).await? {
-            let FoundRun { container, service, own, renamed, state } = found;
-            let Some((run_id, run)) = own else { continue };
-            if renamed && !self.has_begun(&service, &run_id, asked).await {
-                continue;
-            }
+            let Some((run_id, run)) = found.own else { continue };
+            let (service, state) = (found.service, found.state);
             all.insert(run_id.clone());
             if !self.knows(&service) {
                 continue;
@@ -82,7 +79,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             let told = match inner.claims.known(&service, &run_id, asked) {
                 Known::Active => continue,
                 Known::Ended => true,
-                Known::No => self.has_verdict(&run_id).await,
+                Known::No => false,
             };
             let claim = if told { None } else { inner.claims.run(&service, &run_id).ok() };
             let (name, id) = (service.clone(), run_id.clone());
@@ -100,24 +97,14 @@ impl<K: Backend, B: Bus> Runner<K, B> {
                 }
             };
             inner.history.events.emit(&event);
-            let found = Found { earlier: inner.history.earlier(&service, &run_id, &container), service, run_id, run };
+            let found =
+                Found { earlier: inner.history.earlier(&service, &run_id, &found.container), service, run_id, run };
             let end = inner.stages.work.spawn(self.clone().end_found(found, (state, told), claim));
             if state != RunState::Alive {
                 ends.push(end);
             }
         }
         Ok((ends, all))
-    }
-
-    /// Whether a run was begun here or, as the ledger has it, in an earlier life. Labels alone can come with an image.
-    pub(super) async fn has_begun(&self, service: &ServiceName, run_id: &RunId, asked: Instant) -> bool {
-        !matches!(self.inner.claims.known(service, run_id, asked), Known::No)
-            || self.inner.history.ledger.run(run_id).await.is_some_and(|record| record.job == *service)
-    }
-
-    /// Whether an earlier life of the daemon told what became of a run, and did not come to its removal.
-    pub(super) async fn has_verdict(&self, run_id: &RunId) -> bool {
-        self.inner.history.ledger.run(run_id).await.is_some_and(|record| record.state.is_over())
     }
 
     /// Follows a found run to its end, which is at once where it has no claim, and removes it. One that was `told` already

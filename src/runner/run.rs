@@ -30,6 +30,14 @@ pub struct AcceptedRun {
     record: Record,
 }
 
+impl AcceptedRun {
+    /// What the ledger has of it.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
 /// Why an attempt gave no run.
 #[derive(Debug)]
 enum NoRun {
@@ -183,7 +191,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         }
         self.close(report, record).await;
         let (run, backend) = (run?, Arc::clone(&inner.backend));
+        let (followers, run_id) = (Arc::clone(&inner.followers), report.run_id.clone());
         Some(inner.stages.work.spawn(async move {
+            followers.have_read(&run_id).await;
             backend.remove(run).await;
             drop(claim);
         }))
@@ -253,13 +263,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// daemon left, and removes it.
     async fn clear_the_way(&self, service: &ServiceName, bounds: &Bounds) -> Result<(), NoRun> {
         let backend = self.inner.backend.as_ref();
-        let asked = Instant::now();
         for found in backend.runs(&self.inner.projects.name(), Some(service)).await? {
-            let FoundRun { container, own, renamed, state, .. } = found;
-            let own = match own {
-                Some((run_id, _)) if renamed && !self.has_begun(service, &run_id, asked).await => None,
-                own => own,
-            };
+            let FoundRun { container, own, state, .. } = found;
             match (state, own) {
                 (RunState::Alive, own) => {
                     let (service, run_id) = (service.clone(), own.map(|(run_id, _)| run_id));
@@ -270,11 +275,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
                     let leftover = Leftover::Earlier { container: Some(container) };
                     let (name, id) = (service.clone(), run_id.clone());
                     self.inner.history.events.emit(&Event::LeftoverRemoved { service: name, run_id: id, leftover });
-                    if !self.has_verdict(&run_id).await {
-                        let record = self.inner.history.earlier(service, &run_id, &found_container).record;
-                        let mut report = self.see_to_its_end(service, run_id, &mut run, state, bounds).await;
-                        self.conclude(None, &mut report, record, None).await;
-                    }
+                    let record = self.inner.history.earlier(service, &run_id, &found_container).record;
+                    let mut report = self.see_to_its_end(service, run_id, &mut run, state, bounds).await;
+                    self.conclude(None, &mut report, record, None).await;
                     backend.remove(run).await;
                 }
                 // Somebody else's, who may want to look at it.
@@ -287,9 +290,10 @@ impl<K: Backend, B: Bus> Runner<K, B> {
 
 /// Bytes for a slug: from the kernel, or in its absence from what differs between two runs.
 pub(crate) fn random() -> [u8; 24] {
-    crate::random::bytes().unwrap_or_else(|_| {
+    let mut bytes = [0; 24];
+    if getrandom::getrandom(&mut bytes).is_err() {
         let stamp = Timestamp::now().0.to_bits().to_le_bytes();
-        let mut stamp = stamp.iter().cycle();
-        std::array::from_fn(|_| stamp.next().copied().unwrap_or_default())
-    })
+        bytes.iter_mut().zip(stamp.iter().cycle()).for_each(|(byte, stamp)| *byte = *stamp);
+    }
+    bytes
 }

@@ -45,12 +45,6 @@ impl Check<'_> {
         if sound && raw.health.status_ttl <= raw.health.interval {
             self.wrong(&["health", "status_ttl"], "must be longer than health.interval");
         }
-        // An empty path would be the working directory.
-        for (path, value) in [(["state", "dir"], &raw.state.dir), (["control", "socket"], &control.socket)] {
-            if value.as_ref().is_some_and(|value| value.as_os_str().is_empty()) {
-                self.wrong(&path, "needs a path, or null");
-            }
-        }
         self.schedule_keys(&raw.services);
         let redis_names = self.redis_names(raw.redis.key_prefix.as_deref());
         let redis = self.redis(raw.redis);

@@ -24,7 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// A project of its own on the real Engine, removed with all that it made.
 pub(crate) struct Site {
     pub(crate) engine: Arc<Docker>,
-    pub(crate) redis: RedisServer,
+    redis: RedisServer,
     pub(crate) folder: Folder,
     pub(crate) project: String,
     /// `DOCKER_HOST` of the daemon.

@@ -10,8 +10,8 @@
 
 mod any_text;
 mod architecture;
+mod asking;
 mod bus;
-mod chaos;
 mod check;
 mod command_line;
 mod commands;

@@ -12,6 +12,7 @@ use sense_orchestrator::report::Trigger;
 use sense_orchestrator::runner::RunRequest;
 use sense_orchestrator::schedule::{FirstSlot, Interval, Intervals};
 use sense_orchestrator::scheduler;
+use sense_orchestrator::upcoming::Upcoming;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -54,7 +55,7 @@ fn live(stack: &Stack, every: &[(&str, Duration)], first: FirstSlot, parallel: u
     let (sender, receiver) = watch::channel(Arc::new(intervals));
     let (runner, work, intake) = (stack.runner.clone(), stack.stages.work.clone(), stack.stages.intake.clone());
     let parallel = NonZeroUsize::new(parallel).unwrap();
-    let task = tokio::spawn(scheduler::run(runner, receiver, first, parallel, work, intake));
+    let task = tokio::spawn(scheduler::run(runner, receiver, Upcoming::default(), first, parallel, work, intake));
     Life { _intervals: sender, task }
 }
 
@@ -214,30 +215,6 @@ async fn before_the_clock_is_set_an_interval_has_to_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_was_renamed_while_the_daemon_was_away_is_ours_where_the_ledger_has_it() {
-    for remembers in [true, false] {
-        let stack = Stack::new(THREE);
-        stack.engine.script("a", Script::exits(3, 2 * SECOND));
-        let run = begin(&stack);
-        sleep(SECOND).await;
-        run.abort();
-        stack.engine.rename_by_hand(&stack.engine.container_names()[0], "mine");
-        let stack = if remembers { stack.reborn_with_its_memory() } else { stack.reborn() };
-        stack.runner.recover().await.unwrap();
-        stack.stages.work.close();
-        stack.stages.work.wait().await;
-        let exit_code = stack.ledger.last_run(&name("a")).and_then(|record| record.exit_code);
-        let left = stack.engine.container_names();
-        if remembers {
-            assert_eq!((exit_code, left), (Some(3), Vec::new()));
-        } else {
-            // Its labels alone may have come with an image.
-            assert_eq!((exit_code, left), (None, vec!["mine".to_owned()]));
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn the_output_of_a_run_that_succeeds_is_kept_where_the_settings_ask_for_it() {
     for keep in [false, true] {
         let stack = Stack::with(PLAIN, |options| options.tail_of_success = keep);
@@ -246,40 +223,4 @@ async fn the_output_of_a_run_that_succeeds_is_kept_where_the_settings_ask_for_it
         let records = records(&stack.ledger).await;
         assert_eq!(records[0].tail.as_deref(), keep.then_some("done\n"));
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_run_whose_daemon_was_killed_between_verdict_and_removal_has_one_record() {
-    for start in [true, false] {
-        let stack = Stack::new(THREE);
-        stack.engine.script("a", Script::exits(3, SECOND));
-        stack.engine.fail("remove container", Fault::Hung);
-        assert_eq!(stack.verdict_of_run("a", &[]).await.unwrap().exit_code, Some(3));
-        let stack = stack.reborn_with_its_memory();
-        // The next life finds the container at its start, or before the service's next run.
-        if start {
-            stack.runner.recover().await.unwrap();
-            stack.settled().await;
-            assert_eq!(stack.engine.container_names(), [""; 0]);
-        } else {
-            stack.run("a").await.unwrap();
-        }
-        let runs: Vec<_> = records(&stack.ledger).await.into_iter().map(|record| record.iteration).collect();
-        assert_eq!(runs.len(), if start { 1 } else { 2 }, "{runs:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_container_that_comes_in_the_next_life_of_a_run_with_a_verdict_is_removed_without_a_word() {
-    let stack = Stack::new(THREE);
-    stack.engine.fail("create container", Fault::Late(60 * SECOND));
-    assert_eq!(stack.verdict_of_run("a", &[]).await.unwrap().exit_code, None);
-    sleep(30 * SECOND).await;
-    let stack = stack.reborn_with_its_memory();
-    stack.runner.recover().await.unwrap();
-    sleep(40 * SECOND).await;
-    stack.runner.look_round().await.unwrap();
-    stack.settled().await;
-    assert_eq!(stack.engine.container_names(), [""; 0]);
-    assert_eq!(records(&stack.ledger).await.len(), 1);
 }

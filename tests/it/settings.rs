@@ -573,11 +573,3 @@ fn credentials_for_no_redis_are_an_error() {
         assert!(errors.contains(key) && errors.contains("redis.url is `none`"), "{errors}");
     }
 }
-
-#[test]
-fn an_empty_path_is_an_error_and_not_the_working_directory() {
-    for key in ["state: {dir: ''}", "control: {socket: ''}"] {
-        let error = with_file("empty-path", key).unwrap_err();
-        assert!(error.contains("needs a path, or null"), "{key}: {error}");
-    }
-}

@@ -2,10 +2,8 @@
 
 use std::io::Write as _;
 
-#[allow(dead_code, reason = "the twin uses the rest")]
 pub(crate) mod bus;
 pub(crate) mod docker;
-#[allow(dead_code, reason = "the twin uses the rest")]
 pub(crate) mod engine;
 pub(crate) mod http_engine;
 pub(crate) mod log;
@@ -14,8 +12,6 @@ pub(crate) mod redis;
 pub(crate) mod reference;
 pub(crate) mod scripted_redis;
 pub(crate) mod stack;
-#[allow(dead_code, reason = "the twin uses the rest")]
-pub(crate) mod time;
 
 /// Adds a line to a file of the folder that `scripts/test` reads at its end, where it is what runs the tests.
 ///
@@ -25,12 +21,6 @@ fn report(file: &str, line: &str) {
     let path = std::path::Path::new(&folder).join(file);
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).expect("the folder is there");
     file.write_all(format!("{line}\n").as_bytes()).expect("the folder can be written");
-}
-
-/// Says a line at the end of all tests.
-pub(crate) fn note(line: &str) {
-    report("notes", line);
-    eprintln!("{line}");
 }
 
 /// Says that a test skipped for want of a server, or fails where one was promised.

@@ -74,7 +74,6 @@ impl<E: Engine> ComposeBackend<E> {
                 std::future::pending::<()>().await;
             };
             tokio::select! {
-                biased;
                 done = work => done,
                 () = at_the_end => Err(NotStarted::Cancelled),
             }
@@ -290,9 +289,8 @@ impl<'a, E: Engine> Work<'a, E> {
         info!(waits_for = what, "waiting for work in the way");
         let _waiting = self.asker.waits.note(object, what.clone());
         tokio::select! {
-            biased;
-            () = self.asker.gone.cancelled() => Err(NotStarted::Cancelled),
             turn = self.backend.turns.take(object, doing) => Ok(turn),
+            () = self.asker.gone.cancelled() => Err(NotStarted::Cancelled),
             () = sleep_until(self.until) => Err(Failure::Waiting { limit: PATIENCE, what }.into()),
         }
     }
@@ -301,9 +299,8 @@ impl<'a, E: Engine> Work<'a, E> {
     async fn decided_again(&self, node: &Node) -> Result<(Stage, Option<Stage>), NotStarted> {
         let deciding = self.backend.decide(self.project, self.wanted, self.images, Plan::default());
         let mut graph = tokio::select! {
-            biased;
-            () = self.asker.gone.cancelled() => return Err(NotStarted::Cancelled),
             decided = deciding => decided?.graph,
+            () = self.asker.gone.cancelled() => return Err(NotStarted::Cancelled),
         };
         self.backend.tell(self.project, &graph);
         let start = match node {

@@ -235,10 +235,9 @@ async fn await_end<E: Engine>(engine: &E, name: &str, bounds: &Bounds) -> Seen {
             }
         }
         tokio::select! {
-            biased;
             () = bounds.cancelled() => return seen(End::Cancelled, lost),
-            () = sleep_until(bounds.deadline) => return seen(End::TimedOut, lost),
             () = sleep(pause) => {}
+            () = sleep_until(bounds.deadline) => return seen(End::TimedOut, lost),
         }
         pause = (pause * 2).min(RETRY_LONGEST);
     }
@@ -333,7 +332,6 @@ async fn stop<E: Engine>(engine: &E, run: &OneOffRun, bounds: &Bounds) {
     let (name, grace) = (run.container(), run.grace.unwrap_or(DEFAULT_GRACE));
     let stopping = async {
         tokio::select! {
-            biased;
             stopped = engine.stop_container(name, grace) => stopped,
             // A container with a long grace period must not hold up the daemon's own.
             () = async { bounds.abort.cancelled().await; sleep(ABORT_GRACE).await } => engine.kill_container(name).await,

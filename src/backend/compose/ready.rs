@@ -63,11 +63,9 @@ impl<E: Engine> ComposeBackend<E> {
             let _waiting = waits.note(name, format!("dependency {dependency} to be ready"));
             let heard = events.get_or_insert_with(|| self.engine.events(&labels).boxed());
             tokio::select! {
-                biased;
-                // First: events may come all the time.
-                () = sleep_until(deadline) => return Err(Failure::NotReady { dependency, limit }),
                 () = next_of(heard.as_mut(), &awaited) => {}
                 () = sleep(pause) => pause = (pause * 2).min(LOOK_LONGEST),
+                () = sleep_until(deadline) => return Err(Failure::NotReady { dependency, limit }),
             }
             inspected = self.inspect(&awaited, stack).await?;
         }

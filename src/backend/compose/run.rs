@@ -53,7 +53,6 @@ impl<E: Engine> ComposeBackend<E> {
         let pulling = Instant::now();
         bounds.due.suspend();
         let pulled = tokio::select! {
-            biased;
             () = bounds.cancelled() => return Err(NotStarted::Cancelled),
             pulled = self.pull_images(project, &images) => pulled?,
         };
@@ -113,8 +112,7 @@ fn found(container: ContainerSummary, project: &ProjectName) -> Option<FoundRun<
     let service: ServiceName = labels.get(labels::SERVICE)?.parse().ok()?;
     let id = container.id?;
     let name = name.unwrap_or_else(|| id.clone());
-    let run_id = labels.get(labels::SLUG).and_then(|slug| own_run(slug, project, &service));
-    let renamed = run_id.as_ref().is_some_and(|run_id| name != one_off_name(project, &service, run_id));
+    let run_id = labels.get(labels::SLUG).and_then(|slug| own_run(slug, &name, project, &service));
     let state = match container.state {
         Some(ContainerSummaryStateEnum::CREATED) => RunState::Created,
         Some(
@@ -124,11 +122,11 @@ fn found(container: ContainerSummary, project: &ProjectName) -> Option<FoundRun<
         ) => RunState::Alive,
         _ => RunState::Ended,
     };
-    let own = run_id.map(|run_id| (run_id, OneOffRun::found(id)));
-    Some(FoundRun { own, renamed, container: name, service, state })
+    Some(FoundRun { own: run_id.map(|run_id| (run_id, OneOffRun::found(id))), container: name, service, state })
 }
 
-/// The run that a one-off is, where its slug is as we write them.
-fn own_run(slug: &str, project: &ProjectName, service: &ServiceName) -> Option<RunId> {
-    slug.get(..12).filter(|_| Slug::is_ours(slug, project, service))?.parse().ok()
+/// The run that a one-off is, where both its slug and its name are as we write them: labels alone can come with an image.
+fn own_run(slug: &str, name: &str, project: &ProjectName, service: &ServiceName) -> Option<RunId> {
+    let run_id: RunId = slug.get(..12).filter(|_| Slug::is_ours(slug, project, service))?.parse().ok()?;
+    (name == one_off_name(project, service, &run_id)).then_some(run_id)
 }

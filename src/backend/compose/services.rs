@@ -28,7 +28,6 @@ impl<E: Engine> ComposeBackend<E> {
             Ok::<_, Failure>((images, decided))
         };
         let (images, decided) = tokio::select! {
-            biased;
             () = abort.cancelled() => return Err(NotStarted::Cancelled),
             looked = looked => looked?,
         };

@@ -16,7 +16,6 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::framing::Checker;
 use super::socket::{Lost, Socket};
-use crate::random;
 
 /// Most bytes that one read brings.
 const READ: usize = 16 * 1024;
@@ -29,7 +28,8 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn bind() -> io::Result<Self> {
-        let random = random::bytes().map_err(io::Error::other)?;
+        let mut random = [0; 16];
+        getrandom::getrandom(&mut random).map_err(io::Error::other)?;
         let name = format!("sense-orchestrator/redis/{:032x}", u128::from_ne_bytes(random));
         let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         listener.set_nonblocking(true)?;
@@ -87,7 +87,6 @@ async fn carry(client: UnixStream, server: Box<dyn Socket>, bound: usize) -> Los
         }
     };
     tokio::select! {
-        biased;
         lost = answers => lost,
         lost = requests => lost,
     }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use sense_orchestrator::ledger::disk::Disk;
 
 /// A number that looks random and is the same in each test run.
-pub(crate) struct Dice(pub(crate) u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -38,7 +38,7 @@ struct CutState {
 
 /// A disk whose power can be cut: unsynced bytes are lost from a random one on, or page by page, out of order.
 #[derive(Clone, Default)]
-pub(crate) struct CutDisk {
+pub(super) struct CutDisk {
     state: Arc<Mutex<CutState>>,
     /// What this process has open.
     open: Arc<Mutex<BTreeMap<String, u64>>>,
@@ -48,20 +48,20 @@ pub(crate) struct CutDisk {
 const PAGE: usize = 64;
 
 impl CutDisk {
-    pub(crate) fn fail(&self, kind: Option<io::ErrorKind>) {
+    pub(super) fn fail(&self, kind: Option<io::ErrorKind>) {
         self.state.lock().unwrap().fails = kind;
     }
 
-    pub(crate) fn remove(&self, file: &str) {
+    pub(super) fn remove(&self, file: &str) {
         self.state.lock().unwrap().files.remove(file);
     }
 
-    pub(crate) fn bytes(&self, file: &str) -> Vec<u8> {
+    pub(super) fn bytes(&self, file: &str) -> Vec<u8> {
         let state = self.state.lock().unwrap();
         state.files.get(file).map(|inode| state.contents[inode].bytes.clone()).unwrap_or_default()
     }
 
-    pub(crate) fn put(&self, file: &str, bytes: &[u8]) {
+    pub(super) fn put(&self, file: &str, bytes: &[u8]) {
         let mut state = self.state.lock().unwrap();
         state.next += 1;
         let inode = state.next;
@@ -70,12 +70,12 @@ impl CutDisk {
         state.safe_names.insert(file.to_owned(), inode);
     }
 
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         self.state.lock().unwrap().files.keys().cloned().collect()
     }
 
     /// The disk as it may be found when the power is back.
-    pub(crate) fn after_power_cut(&self, dice: &mut Dice) -> Self {
+    pub(super) fn after_power_cut(&self, dice: &mut Dice) -> Self {
         let state = self.state.lock().unwrap();
         let files = if dice.below(2) == 0 { state.files.clone() } else { state.safe_names.clone() };
         let named = |inode: &u64| files.values().any(|file| file == inode);
@@ -107,7 +107,7 @@ impl CutDisk {
     }
 
     /// The same disk for a process that has nothing open yet.
-    pub(crate) fn reopened(&self) -> Box<dyn Disk> {
+    pub(super) fn reopened(&self) -> Box<dyn Disk> {
         Box::new(Self { state: Arc::clone(&self.state), open: Arc::default() })
     }
 

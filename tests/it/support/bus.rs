@@ -14,8 +14,6 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::time::now;
-
 /// Keys of one page.
 const SCANNED: usize = 3;
 
@@ -42,50 +40,11 @@ struct State {
     refuse: Option<&'static str>,
     refusals: Refusals,
     lose_answers: bool,
-    /// The answer of the call that is carried out will not arrive.
-    lost: bool,
-    written: Vec<Written>,
-    oracle: Oracle,
-}
-
-/// What the daemon wrote, for those who judge it afterwards.
-#[derive(Debug, Clone)]
-pub(crate) struct Written {
-    pub(crate) at: Instant,
-    pub(crate) call: &'static str,
-    /// Key or channel.
-    pub(crate) to: String,
-    pub(crate) text: String,
-    /// Subscribers that received it.
-    pub(crate) received: u64,
-}
-
-/// A call that goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BusFault {
-    /// Redis refuses the call.
-    Refused,
-    /// The connection breaks before the call arrives.
-    Lost,
-    /// The connection breaks after the call was carried out.
-    LostAnswer,
-}
-
-/// Decides for each call what goes wrong.
-type Decide = Box<dyn FnMut(&'static str) -> Option<BusFault> + Send>;
-
-#[derive(Default)]
-struct Oracle(Option<Decide>);
-
-impl std::fmt::Debug for Oracle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Oracle")
-    }
 }
 
 impl State {
     fn live(&mut self, key: &str) -> Option<&mut Entry> {
-        if self.keys.get(key)?.expires.is_some_and(|at| at <= now()) {
+        if self.keys.get(key)?.expires.is_some_and(|at| at <= Instant::now()) {
             self.keys.remove(key);
         }
         self.keys.get_mut(key)
@@ -116,22 +75,6 @@ impl State {
         self.feeds.retain(|feed| !feed.is_orphan());
         let of = self.feeds.iter().filter(|feed| feed.channels().iter().any(|name| name.as_ref() == channel));
         u64::try_from(of.count()).unwrap()
-    }
-
-    /// Writes down what the daemon wrote.
-    fn note(&mut self, call: &'static str, to: &str, text: &str, received: u64) {
-        if self.oracle.0.is_some() {
-            let written = Written { at: now(), call, to: to.to_owned(), text: text.to_owned(), received };
-            self.written.push(written);
-        }
-    }
-
-    /// The answer to a call that was carried out, or its loss.
-    fn answer(&mut self) -> Result<(), BusError> {
-        if std::mem::take(&mut self.lost) {
-            return Err(BusError::Unavailable { source: "answer lost by the test".into() });
-        }
-        Ok(())
     }
 
     fn deliver(&mut self, channel: &str, payload: &[u8]) -> u64 {
@@ -167,16 +110,6 @@ impl FakeBus {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
-    }
-
-    /// Asks for each call what goes wrong.
-    pub(crate) fn ask(&self, decide: impl FnMut(&'static str) -> Option<BusFault> + Send + 'static) {
-        self.state().oracle = Oracle(Some(Box::new(decide)));
-    }
-
-    /// What the daemon wrote so far.
-    pub(crate) fn written(&self) -> Vec<Written> {
-        self.state().written.clone()
     }
 
     /// Breaks the connection.
@@ -240,7 +173,7 @@ impl FakeBus {
 
     /// How long a key still lives; none where it is absent or stays.
     pub(crate) fn expires_in(&self, key: &str) -> Option<Duration> {
-        self.state().live(key)?.expires.map(|at| at - now())
+        self.state().live(key)?.expires.map(|at| at - Instant::now())
     }
 
     /// Publishes from outside, any bytes, and returns how many received them.
@@ -275,15 +208,6 @@ impl FakeBus {
             return Err(BusError::Unavailable { source: "gone".into() });
         }
         let mut state = self.state();
-        let fault = state.oracle.0.as_mut().and_then(|decide| decide(call));
-        match fault {
-            None => {}
-            Some(BusFault::Refused) => {
-                return Err(BusError::Refused { call, source: "refused by the test".into() });
-            }
-            Some(BusFault::Lost) => return Err(BusError::Unavailable { source: "lost by the test".into() }),
-            Some(BusFault::LostAnswer) => state.lost = true,
-        }
         let about = Call { name: call, key: None, writes: matches!(call, "SET" | "LPUSH") };
         match state.refuse {
             Some(refused) if refused == call => {
@@ -328,8 +252,6 @@ impl Bus for FakeBus {
     async fn publish(&self, channel: &str, payload: &str) -> Result<u64, BusError> {
         let mut state = self.call("PUBLISH")?;
         let received = state.deliver(channel, payload.as_bytes());
-        state.note("PUBLISH", channel, payload, received);
-        state.answer()?;
         let lost = std::mem::take(&mut state.lose_answers);
         drop(state);
         if lost {
@@ -345,13 +267,12 @@ impl Bus for FakeBus {
         }
         let mut state = self.call("MGET")?;
         state.reads.extend_from_slice(keys);
-        state.answer()?;
         Ok(keys.iter().map(|key| state.find(key)).collect())
     }
 
     async fn keys(&self, prefix: &str, cursor: u64) -> Result<KeysPage, BusError> {
         let state = self.call("SCAN")?;
-        let now = now();
+        let now = Instant::now();
         let live = state.keys.iter().filter(|(_, entry)| entry.expires.is_none_or(|at| at > now));
         let from = usize::try_from(cursor).unwrap();
         let page: Vec<&String> = live.map(|(key, _)| key).skip(from).take(SCANNED).collect();
@@ -361,11 +282,9 @@ impl Bus for FakeBus {
     }
 
     async fn set(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<(), BusError> {
-        let expires = expires.map(|span| now() + span);
-        let mut state = self.call("SET")?;
-        state.keys.insert(key.into(), Entry { value: Stored::Text(value.into()), expires });
-        state.note("SET", key, value, 0);
-        state.answer()
+        let expires = expires.map(|span| Instant::now() + span);
+        self.call("SET")?.keys.insert(key.into(), Entry { value: Stored::Text(value.into()), expires });
+        Ok(())
     }
 
     async fn set_absent(&self, key: &str, value: &str) -> Result<bool, BusError> {
@@ -374,8 +293,7 @@ impl Bus for FakeBus {
             return Ok(false);
         }
         state.keys.insert(key.into(), Entry { value: Stored::Text(value.into()), expires: None });
-        state.note("SETNX", key, value, 0);
-        state.answer().map(|()| true)
+        Ok(true)
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), BusError> {
@@ -387,7 +305,7 @@ impl Bus for FakeBus {
             state.keys.remove(key);
             state.refusals.accepted(Call { name: "DEL", key: Some(key), writes: false });
         }
-        state.answer()
+        Ok(())
     }
 
     async fn push(&self, key: &str, value: &str, keep: u16) -> Result<(), BusError> {
@@ -398,8 +316,7 @@ impl Bus for FakeBus {
             Stored::List(values) => {
                 values.push_front(value.into());
                 values.truncate(keep.into());
-                state.note("LPUSH", key, value, 0);
-                state.answer()
+                Ok(())
             }
             Stored::Text(_) => Err(BusError::Refused { call: "LPUSH", source: "WRONGTYPE".into() }),
         }

@@ -14,13 +14,12 @@ use bollard::models::{
 use futures::{FutureExt, Stream, TryStreamExt};
 use sense_orchestrator::clock::{self, Timestamp};
 use sense_orchestrator::engine::{
-    ApiVersion, Engine, EngineError, EngineVersion, ExecCommand, PullImage, RemoveContainer, Upload,
+    ApiVersion, Engine, EngineError, EngineVersion, ExecCommand, Output, OutputStream, PullImage, RemoveContainer,
+    Upload,
 };
 use sense_orchestrator::spec::{ContainerBody, CreateContainer, NetworkBody};
 use tokio::sync::{Notify, broadcast};
-use tokio::time::Instant;
-
-use super::time::{now, sleep_until};
+use tokio::time::{Instant, sleep};
 
 /// What a service's containers do once they are started.
 #[derive(Debug, Clone)]
@@ -106,7 +105,7 @@ impl Life {
     /// The same, ended now where it still ran.
     fn ended(self, code: i64) -> Self {
         match self {
-            Self::Running { since, .. } => Self::Exited { code, since, at: now() },
+            Self::Running { since, .. } => Self::Exited { code, since, at: Instant::now() },
             other => other,
         }
     }
@@ -153,12 +152,12 @@ impl FakeContainer {
     /// Brings the container's life up to now.
     fn settle(&mut self) {
         if let Life::Starting(since) = self.life
-            && since <= now()
+            && since <= Instant::now()
         {
             self.life = Life::Running { since, ends: self.script.runs_for.map(|span| since + span) };
         }
         if let Life::Running { since, ends: Some(at) } = self.life
-            && at <= now()
+            && at <= Instant::now()
         {
             self.life = Life::Exited { code: self.script.exit_code, since, at };
         }
@@ -167,7 +166,7 @@ impl FakeContainer {
     fn health(&self) -> Option<HealthStatusEnum> {
         let Life::Running { since, .. } = self.life else { return None };
         let (after, status) = self.script.health?;
-        Some(if since + after <= now() { status } else { HealthStatusEnum::STARTING })
+        Some(if since + after <= Instant::now() { status } else { HealthStatusEnum::STARTING })
     }
 }
 
@@ -188,121 +187,13 @@ struct State {
     crashed: bool,
     ids: u64,
     transcript: Vec<String>,
-    oracle: Oracle,
-    seen: BTreeMap<String, Seen>,
-    history: Vec<Fact>,
-}
-
-/// Who changed something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum By {
-    /// The daemon, by a call.
-    Daemon,
-    /// An operator or another program.
-    Others,
-    /// The container or the Engine.
-    Itself,
-}
-
-/// What became of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
-    Created,
-    Started,
-    Ended(i64),
-    Renamed,
-    Removed,
-}
-
-/// Something that became of a container, for those who judge it afterwards.
-#[derive(Debug, Clone)]
-pub(crate) struct Fact {
-    pub(crate) at: Instant,
-    pub(crate) by: By,
-    pub(crate) what: What,
-    pub(crate) id: String,
-    pub(crate) name: String,
-    pub(crate) labels: BTreeMap<String, String>,
-}
-
-/// A container as it was seen last.
-#[derive(Debug, Clone)]
-struct Seen {
-    name: String,
-    labels: BTreeMap<String, String>,
-    started: Option<Instant>,
-    ended: bool,
-}
-
-/// Decides for each call what goes wrong, and how long an unanswered one takes to be given up.
-type Decide = Box<dyn FnMut(&'static str) -> Option<Fault> + Send>;
-
-#[derive(Default)]
-struct Oracle(Option<(Decide, Duration)>);
-
-impl std::fmt::Debug for Oracle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Oracle")
-    }
 }
 
 impl State {
-    /// Writes down what changed since this was called last.
-    fn watch(&mut self, by: By) {
-        if self.oracle.0.is_none() {
-            return;
-        }
-        let present = now();
-        let fact = |at, what, id: &str, seen: &Seen| Fact {
-            at,
-            by,
-            what,
-            id: id.to_owned(),
-            name: seen.name.clone(),
-            labels: seen.labels.clone(),
-        };
-        for container in self.containers.values() {
-            let fresh = Seen {
-                name: container.name.clone(),
-                labels: container.labels().into_iter().collect(),
-                started: None,
-                ended: false,
-            };
-            let seen = self.seen.entry(container.id.clone()).or_insert_with(|| {
-                self.history.push(fact(present, What::Created, &container.id, &fresh));
-                fresh
-            });
-            if seen.name != container.name {
-                seen.name.clone_from(&container.name);
-                self.history.push(fact(present, What::Renamed, &container.id, seen));
-            }
-            let (since, end) = match container.life {
-                Life::Created | Life::Starting(_) => continue,
-                Life::Running { since, .. } => (since, None),
-                Life::Exited { code, since, at } => (since, Some((code, at))),
-            };
-            if seen.started != Some(since) {
-                (seen.started, seen.ended) = (Some(since), false);
-                self.history.push(fact(since, What::Started, &container.id, seen));
-            }
-            if let (Some((code, at)), false) = (end, seen.ended) {
-                seen.ended = true;
-                self.history.push(fact(at, What::Ended(code), &container.id, seen));
-            }
-        }
-        let there: Vec<&String> = self.containers.values().map(|container| &container.id).collect();
-        let gone: Vec<String> = self.seen.keys().filter(|id| !there.contains(id)).cloned().collect();
-        for id in gone {
-            if let Some(seen) = self.seen.remove(&id) {
-                self.history.push(fact(present, What::Removed, &id, &seen));
-            }
-        }
-    }
-
     /// Brings everything up to now.
     fn settle(&mut self) {
         let (come, late): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.late).into_iter().partition(|(at, _)| *at <= now());
+            std::mem::take(&mut self.late).into_iter().partition(|(at, _)| *at <= Instant::now());
         self.late = late;
         self.containers.extend(come.into_iter().map(|(_, container)| (container.name.clone(), container)));
         self.containers.values_mut().for_each(FakeContainer::settle);
@@ -329,84 +220,13 @@ impl FakeEngine {
         follow_the_tests_clock();
         let engine = Self {
             api,
-            origin: now(),
+            origin: Instant::now(),
             state: Mutex::default(),
             changed: Notify::new(),
             events: broadcast::channel(256).0,
         };
         engine.add_image("busybox:test");
         Arc::new(engine)
-    }
-
-    /// Asks for each call what goes wrong; an answer that never comes is given up after `limit`, as the adapter does.
-    pub(crate) fn ask(&self, limit: Duration, decide: impl FnMut(&'static str) -> Option<Fault> + Send + 'static) {
-        self.state.lock().unwrap().oracle = Oracle(Some((Box::new(decide), limit)));
-    }
-
-    /// What became of containers so far.
-    pub(crate) fn history(&self) -> Vec<Fact> {
-        let mut state = self.state.lock().unwrap();
-        state.settle();
-        state.watch(By::Itself);
-        state.history.clone()
-    }
-
-    /// Changes something behind the daemon's back.
-    fn by_hand<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.state.lock().unwrap();
-        state.settle();
-        state.watch(By::Itself);
-        let done = act(&mut state);
-        state.watch(By::Others);
-        drop(state);
-        self.changed.notify_waiters();
-        done
-    }
-
-    /// Stops a container as an operator does.
-    pub(crate) fn stop_by_hand(&self, name: &str) {
-        self.by_hand(|state| {
-            if let Some(found) = state.containers.get_mut(name) {
-                found.life = found.life.ended(143);
-            }
-        });
-    }
-
-    /// Removes a container as an operator does, by force.
-    pub(crate) fn remove_by_hand(&self, name: &str) {
-        self.by_hand(|state| drop(state.containers.remove(name)));
-    }
-
-    /// Renames a container as an operator does.
-    pub(crate) fn rename_by_hand(&self, name: &str, new: &str) {
-        self.by_hand(|state| {
-            if state.containers.contains_key(new) {
-                return;
-            }
-            if let Some(mut found) = state.containers.remove(name) {
-                found.name = new.into();
-                state.containers.insert(new.into(), found);
-            }
-        });
-    }
-
-    /// Starts a container that somebody else made.
-    pub(crate) fn put_by_hand(&self, name: &str, labels: &[(&str, &str)], script: Script) {
-        self.by_hand(|state| {
-            if state.containers.contains_key(name) {
-                return;
-            }
-            state.ids += 1;
-            let mut body = ContainerBody::default();
-            body.body.image = Some("busybox:test".into());
-            body.body.labels = Some(labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
-            let since = now();
-            let life = Life::Running { since, ends: script.runs_for.map(|span| since + span) };
-            let (id, name) = (format!("{:064x}", state.ids), name.to_owned());
-            let (endpoints, anonymous) = (BTreeMap::new(), BTreeMap::new());
-            let made = FakeContainer { id, name: name.clone(), body, endpoints, anonymous, script, life };
-            state.containers.insert(name, made);
-        });
     }
 
     /// Puts an image into the Engine.
@@ -536,7 +356,7 @@ impl FakeEngine {
     /// Writes down a change, and wakes those who wait for one.
     fn say(&self, state: &mut State, line: &str) {
         self.changed.notify_waiters();
-        let at = (now() - self.origin).as_secs();
+        let at = self.origin.elapsed().as_secs();
         state.transcript.push(format!("{at:>3}s {line}"));
     }
 
@@ -551,8 +371,7 @@ impl FakeEngine {
             if state.down {
                 return Err(lost(call));
             }
-            let decided = state.oracle.0.as_mut().and_then(|(decide, _)| decide(call));
-            decided.or_else(|| state.faults.get_mut(call).and_then(VecDeque::pop_front))
+            state.faults.get_mut(call).and_then(VecDeque::pop_front)
         };
         match fault {
             Some(Fault::Refused) => Err(EngineError::Call { call, status: 500, message: "refused by the test".into() }),
@@ -562,28 +381,28 @@ impl FakeEngine {
                 Err(lost(call))
             }
             Some(Fault::Late(after)) if call == "start container" => {
-                self.carry_out_then(act, |state| {
-                    for container in state.containers.values_mut() {
-                        if matches!(container.life, Life::Running { since, .. } if since == now()) {
-                            container.life = Life::Starting(now() + after);
-                        }
+                self.carry_out(act)?;
+                let mut state = self.state.lock().unwrap();
+                for container in state.containers.values_mut() {
+                    if matches!(container.life, Life::Running { since, .. } if since == Instant::now()) {
+                        container.life = Life::Starting(Instant::now() + after);
                     }
-                })?;
+                }
                 Err(lost(call))
             }
             Some(Fault::Late(after)) => {
                 let before: Vec<String> = self.state.lock().unwrap().containers.keys().cloned().collect();
-                self.carry_out_then(act, |state| {
-                    let (old, new) = std::mem::take(&mut state.containers)
-                        .into_iter()
-                        .partition(|(name, _): &(String, FakeContainer)| before.contains(name));
-                    state.containers = old;
-                    let new: BTreeMap<String, FakeContainer> = new;
-                    state.late.extend(new.into_values().map(|container| (now() + after, container)));
-                })?;
+                self.carry_out(act)?;
+                let mut state = self.state.lock().unwrap();
+                let (old, new) = std::mem::take(&mut state.containers)
+                    .into_iter()
+                    .partition(|(name, _): &(String, FakeContainer)| before.contains(name));
+                state.containers = old;
+                let new: BTreeMap<String, FakeContainer> = new;
+                state.late.extend(new.into_values().map(|container| (Instant::now() + after, container)));
                 Err(lost(call))
             }
-            Some(Fault::Hung) => self.given_up(call).await,
+            Some(Fault::Hung) => std::future::pending().await,
             Some(Fault::Slow(time)) => {
                 tokio::time::sleep(time).await;
                 if self.state.lock().unwrap().down {
@@ -594,44 +413,16 @@ impl FakeEngine {
             Some(Fault::Unanswered) => {
                 // Who waits for the end of a container hears of it.
                 let _ = self.carry_out(act);
-                self.given_up(call).await
+                std::future::pending().await
             }
             None => self.carry_out(act),
         }
     }
 
     fn carry_out<T>(&self, act: impl FnOnce(&mut State) -> Result<T, EngineError>) -> Result<T, EngineError> {
-        self.carry_out_then(act, |_| ())
-    }
-
-    fn carry_out_then<T>(
-        &self,
-        act: impl FnOnce(&mut State) -> Result<T, EngineError>,
-        then: impl FnOnce(&mut State),
-    ) -> Result<T, EngineError> {
         let mut state = self.state.lock().unwrap();
         state.settle();
-        state.watch(By::Itself);
-        let done = act(&mut state);
-        if done.is_ok() {
-            then(&mut state);
-        }
-        state.watch(By::Daemon);
-        done
-    }
-
-    /// Waits for an answer that never comes.
-    async fn given_up<T>(&self, call: &'static str) -> Result<T, EngineError> {
-        let limit = self.state.lock().unwrap().oracle.0.as_ref().map(|(_, limit)| *limit);
-        match limit {
-            Some(limit)
-                if !matches!(call, "wait for container" | "pull image" | "exec in container" | "watch events") =>
-            {
-                tokio::time::sleep(limit).await;
-                Err(lost(call))
-            }
-            _ => std::future::pending().await,
-        }
+        act(&mut state)
     }
 
     /// Waits until a container's health changes, later than `told`, and moves that.
@@ -645,7 +436,7 @@ impl FakeEngine {
             running.filter(|(at, _)| at > told).min_by_key(|(at, _)| *at)
         };
         let Some((at, container)) = next else { return std::future::pending().await };
-        sleep_until(at).await;
+        tokio::time::sleep_until(at).await;
         *told = at;
         event(&container, "health_status")
     }
@@ -904,7 +695,7 @@ impl Engine for FakeEngine {
             if let Some(gone) = found.endpoints.keys().find(|name| !networks.contains(name)) {
                 return Err(missing(call, gone));
             }
-            let since = now();
+            let since = Instant::now();
             found.life = Life::Running { since, ends: found.script.runs_for.map(|span| since + span) };
             let (line, copy) = (format!("start {}", found.shown()), found.clone());
             self.emit(&copy, "start");
@@ -922,11 +713,10 @@ impl Engine for FakeEngine {
             match life {
                 Life::Created => return Ok(0),
                 Life::Exited { code, .. } => return Ok(code),
-                Life::Starting(until) => sleep_until(until).await,
+                Life::Starting(until) => tokio::time::sleep_until(until).await,
                 Life::Running { ends: Some(ends), .. } => {
                     tokio::select! {
-                        biased;
-                        () = sleep_until(ends) => {}
+                        () = tokio::time::sleep_until(ends) => {}
                         () = changed => {}
                     }
                 }
@@ -1027,6 +817,23 @@ impl Engine for FakeEngine {
         .await
     }
 
+    fn logs(&self, container: &str, follow: bool) -> impl Stream<Item = Result<Output, EngineError>> + Send {
+        let container = container.to_owned();
+        async move {
+            let call = "read logs";
+            let text = self.call(call, |state| Ok(find(state, call, &container)?.script.output.clone())).await?;
+            let runs = || {
+                let mut state = self.state.lock().unwrap();
+                find(&mut state, call, &container).is_ok_and(|found| matches!(found.life, Life::Running { .. }))
+            };
+            while follow && runs() {
+                sleep(Duration::from_millis(10)).await;
+            }
+            Ok(Output { stream: OutputStream::Stdout, bytes: text.into() })
+        }
+        .into_stream()
+    }
+
     async fn upload(&self, container: &str, upload: &Upload) -> Result<(), EngineError> {
         let call = "copy into container";
         self.call(call, |state| {
@@ -1063,11 +870,10 @@ impl Engine for FakeEngine {
         let receiver = self.events.subscribe();
         async move {
             self.call("watch events", |_| Ok(())).await?;
-            let state = (receiver, labels, now());
+            let state = (receiver, labels, Instant::now());
             Ok::<_, EngineError>(futures::stream::unfold(state, async |(mut receiver, labels, mut told)| {
                 loop {
                     let event = tokio::select! {
-                        biased;
                         event = receiver.recv() => event.ok()?,
                         event = self.next_health(&mut told) => event,
                     };
@@ -1089,14 +895,14 @@ impl Engine for FakeEngine {
 
 /// A moment of the test's clock as the Engine writes it.
 fn stamp(moment: Instant) -> String {
-    let seconds = Timestamp::now().0 - (now() - moment).as_secs_f64();
+    let seconds = Timestamp::now().0 - moment.elapsed().as_secs_f64();
     humantime::format_rfc3339_nanos(std::time::UNIX_EPOCH + Duration::from_secs_f64(seconds)).to_string()
 }
 
 /// Lets the wall clock of this thread go on with the test's clock, which may stand still and leap.
 fn follow_the_tests_clock() {
-    let (origin, began) = (now(), Timestamp::now());
-    clock::set_wall_clock(move || Timestamp(began.0 + (now() - origin).as_secs_f64()));
+    let (origin, began) = (Instant::now(), Timestamp::now());
+    clock::set_wall_clock(move || Timestamp(began.0 + origin.elapsed().as_secs_f64()));
 }
 
 fn mounts(container: &FakeContainer) -> Vec<MountPoint> {
