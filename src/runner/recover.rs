@@ -1,6 +1,7 @@
 //! Finds the runs that nobody here has: those that an earlier life of the daemon began, and those whose container came late.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -100,8 +101,15 @@ impl<K: Backend, B: Bus> Runner<K, B> {
                 }
             };
             inner.history.events.emit(&event);
-            let found = Found { earlier: inner.history.earlier(&service, &run_id, &container), service, run_id, run };
-            let end = inner.stages.work.spawn(self.clone().end_found(found, (state, told), claim));
+            let end = if told {
+                // Without a word: asking the ledger what is known of it would enter it a second time.
+                let backend = Arc::clone(&inner.backend);
+                inner.stages.work.spawn(async move { backend.remove(run).await })
+            } else {
+                let earlier = inner.history.earlier(&service, &run_id, &container);
+                let found = Found { service, run_id, run, earlier };
+                inner.stages.work.spawn(self.clone().end_found(found, state, claim))
+            };
             if state != RunState::Alive {
                 ends.push(end);
             }
@@ -120,13 +128,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         self.inner.history.ledger.run(run_id).await.is_some_and(|record| record.state.is_over())
     }
 
-    /// Follows a found run to its end, which is at once where it has no claim, and removes it. One that was `told` already
-    /// is removed without a word.
-    async fn end_found(self, found: Found<K::Run>, (state, told): (RunState, bool), claim: Option<RunClaim>) {
+    /// Follows a found run to its end, which is at once where it has no claim, and removes it.
+    async fn end_found(self, found: Found<K::Run>, state: RunState, claim: Option<RunClaim>) {
         let Found { service, run_id, mut run, earlier } = found;
-        if told {
-            return self.inner.backend.remove(run).await;
-        }
         let limit = self.inner.options.service(&service).limit;
         let cancel = claim.as_ref().map(RunClaim::cancel).unwrap_or_default();
         if claim.is_none() && state == RunState::Alive {
