@@ -89,10 +89,14 @@ pub enum BusError {
 /// State of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Connection {
+    /// No attempt to make one has ended yet.
+    Untried,
     /// There is none; it is being made, for as long as it takes.
     Down {
         /// Why not, in the words of the last attempt.
         reason: String,
+        /// What answers does not let us in: somebody has to act, and waiting is no help.
+        refused: bool,
     },
     /// It stands, and every subscription is live.
     Up {

@@ -97,7 +97,7 @@ pub async fn run<K: Backend, B: Bus>(
     let events = runner.events().clone();
     let Outputs { intervals, problems, work } = outputs;
     let services = Arc::new(services);
-    let (replies, delivery) = replies(Arc::clone(&bus), reply_ttl, lifetime.intake.clone());
+    let (replies, delivery) = replies(Arc::clone(&bus), events.clone(), reply_ttl, lifetime.intake.clone());
     let changes = Changes {
         bus: Arc::clone(&bus),
         runner: runner.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::names::{RequestId, RunId, ServiceName, SourceId};
+use crate::names::{ProjectName, RequestId, RunId, ServiceName, SourceId};
 use crate::record::Record;
 use crate::report::{RunReport, Trigger};
 use crate::schedule::Change;
@@ -161,6 +161,11 @@ pub enum Event {
         /// How many.
         lost: u64,
     },
+    /// A reply that nobody waits for any more found no room among those to be delivered.
+    ReplyDropped {
+        /// The command's id.
+        request_id: RequestId,
+    },
     /// A message arrived that a reaction follows.
     ReactionBegins {
         /// Its channel.
@@ -211,6 +216,28 @@ pub enum Event {
         service: ServiceName,
         /// What follows.
         consequence: Consequence,
+    },
+    /// A section that is there is not remembered: nobody could read it.
+    ConfigNotRemembered {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Somebody deleted a section and said so: it begins anew.
+    ConfigDeleted {
+        /// The section.
+        section: String,
+    },
+    /// The Compose files changed: from now on runs are as they say.
+    ProjectChanged {
+        /// The project.
+        project: ProjectName,
+    },
+    /// The Compose files changed and cannot be used: the last project that could be stays.
+    ProjectBroken {
+        /// What is wrong with them.
+        error: String,
     },
     /// What the daemon depends on does not answer any more.
     ConnectionLost {
@@ -370,6 +397,7 @@ impl Event {
             Self::CommandAnswered { .. } => "command_answered",
             Self::MessagesIgnored { .. } => "messages_ignored",
             Self::MessagesLost { .. } => "messages_lost",
+            Self::ReplyDropped { .. } => "reply_dropped",
             Self::ReactionBegins { .. } => "reaction_begins",
             Self::ReactionEnded { .. } => "reaction_ended",
             Self::ReactionsDropped { .. } => "reactions_dropped",
@@ -377,6 +405,10 @@ impl Event {
             Self::VariableIgnored { .. } => "variable_ignored",
             Self::ConfigNotWritten { .. } => "config_not_written",
             Self::ConfigChanged { .. } => "config_changed",
+            Self::ConfigNotRemembered { .. } => "config_not_remembered",
+            Self::ConfigDeleted { .. } => "config_deleted",
+            Self::ProjectChanged { .. } => "project_changed",
+            Self::ProjectBroken { .. } => "project_broken",
             Self::ConnectionLost { .. } => "connection_lost",
             Self::ConnectionBack { .. } => "connection_back",
             Self::ServiceOverdue { .. } => "service_overdue",

@@ -18,6 +18,7 @@ use crate::report::{Chain, Problems};
 use crate::runner::Runner;
 use crate::schedule::{Interval, Intervals};
 
+pub mod connection;
 pub mod overdue;
 
 use overdue::{Notice, Success, Watch};

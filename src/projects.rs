@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::compose::project::Project;
 use crate::compose::{self, FileKind, Files, LoadErrors, LoadLimit, MAX_FILE_BYTES, Model, Options};
+use crate::event::Event;
 use crate::file::{FileFault, FileReader};
 use crate::names::{ProjectName, ServiceName};
+use crate::observer::Events;
 use crate::spec;
 
 /// A file that a service refers to cannot be read.
@@ -127,6 +129,36 @@ struct Loaded {
 pub struct Projects {
     options: Options,
     loaded: Mutex<Loaded>,
+    events: OnceLock<Events>,
+}
+
+impl Loaded {
+    /// The project, and what became of its files since the last look.
+    fn look(&mut self, options: &Options) -> (Arc<Model>, Option<Event>) {
+        let news = if self.files.is_unchanged() { None } else { self.load_again(options) };
+        (Arc::clone(&self.model), news)
+    }
+
+    fn load_again(&mut self, options: &Options) -> Option<Event> {
+        let (files, model) = load(options);
+        self.files = files;
+        let error = match model {
+            Ok(model) if model.name() != self.model.name() => {
+                let (from, to) = (self.model.name(), model.name());
+                format!("the project's name changed from {from} to {to}: restart to follow")
+            }
+            Ok(model) => {
+                warn_of(&model);
+                let project = model.name().clone();
+                self.model = Arc::new(model);
+                self.broken = None;
+                return Some(Event::ProjectChanged { project });
+            }
+            Err(errors) => errors.to_string(),
+        };
+        let known = self.broken.replace(error.clone());
+        (known.as_ref() != Some(&error)).then_some(Event::ProjectBroken { error })
+    }
 }
 
 fn load(options: &Options) -> (Arc<Watched>, Result<Model, LoadErrors>) {
@@ -142,32 +174,22 @@ impl Projects {
         let (files, model) = load(&options);
         let model = Arc::new(model?);
         warn_of(&model);
-        Ok(Self { options, loaded: Mutex::new(Loaded { model, files, broken: None }) })
+        let loaded = Mutex::new(Loaded { model, files, broken: None });
+        Ok(Self { options, loaded, events: OnceLock::new() })
+    }
+
+    /// From now on it is said here what becomes of the files. Only the first call counts.
+    pub fn observed_by(&self, events: Events) {
+        let _ = self.events.set(events);
     }
 
     /// The project as its files say it now; while they are broken, as they said it last.
     pub fn current(&self) -> Arc<Model> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.files.is_unchanged() {
-            return Arc::clone(&loaded.model);
+        let (model, news) = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).look(&self.options);
+        if let Some((news, events)) = news.zip(self.events.get()) {
+            events.emit(&news);
         }
-        let (files, model) = load(&self.options);
-        loaded.files = files;
-        match model {
-            Ok(model) if model.name() != loaded.model.name() => {
-                let (from, to) = (loaded.model.name(), model.name());
-                let error = format!("the project's name changed from {from} to {to}: restart to follow");
-                complain(&mut loaded.broken, error);
-            }
-            Ok(model) => {
-                info!(project = %model.name(), "project loaded again");
-                warn_of(&model);
-                loaded.model = Arc::new(model);
-                loaded.broken = None;
-            }
-            Err(errors) => complain(&mut loaded.broken, errors.to_string()),
-        }
-        Arc::clone(&loaded.model)
+        model
     }
 
     /// The project narrowed to a service and its dependencies, its env files read.
@@ -229,13 +251,6 @@ impl Projects {
     /// What is wrong with the files as they are now, while an earlier project is used.
     pub fn broken(&self) -> Option<String> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).broken.clone()
-    }
-}
-
-fn complain(broken: &mut Option<String>, error: String) {
-    if broken.as_deref() != Some(error.as_str()) {
-        warn!(error, "project not loaded, the last good one stays in use");
-        *broken = Some(error);
     }
 }
 

@@ -199,6 +199,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         stages: RunnerStages,
         history: History,
     ) -> Self {
+        projects.observed_by(history.events.clone());
         let claims = Claims::new(stages.abort.clone());
         let overruns = Overruns::default();
         Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, history, overruns }) }

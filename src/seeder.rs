@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, BusError, Event, Value};
-use crate::event::Event::{ConfigNotWritten, ConfigWritten, VariableIgnored};
+use crate::event::Event::{ConfigDeleted, ConfigNotRemembered, ConfigNotWritten, ConfigWritten, VariableIgnored};
 use crate::message::{CONFIG_CHANGED, ConfigChanged, config_key};
 use crate::observer::Events;
 use crate::report::Chain;
@@ -58,7 +58,7 @@ impl Section {
     }
 
     /// Remembers a value that is there. What no reader could use is not written again.
-    fn saw(&mut self, found: Value) {
+    fn saw(&mut self, found: Value, events: &Events) {
         let problem = match found {
             Value::Absent => return,
             Value::Text(text) if is_object(&text) => {
@@ -69,12 +69,10 @@ impl Section {
             Value::Unreadable(why) => Some(why.to_string()),
         };
         self.written = true;
-        if let Some(problem) = &problem
-            && !self.odd
-        {
-            tracing::warn!(key = self.key, problem, "config not remembered");
+        let was_odd = std::mem::replace(&mut self.odd, problem.is_some());
+        if let Some(problem) = problem.filter(|_| !was_odd) {
+            events.emit(&ConfigNotRemembered { key: self.key.clone(), problem });
         }
-        self.odd = problem.is_some();
     }
 }
 
@@ -117,7 +115,7 @@ impl<B: Bus> Seeder<B> {
             if found == Value::Absent {
                 write(self.bus.as_ref(), &self.events, section).await?;
             } else {
-                section.saw(found);
+                section.saw(found, &self.events);
             }
         }
         self.refused = false;
@@ -130,13 +128,13 @@ impl<B: Bus> Seeder<B> {
             // Somebody deleted it and said so: they want it anew.
             None | Some(Value::Absent) => {
                 if section.last_seen.take().is_some() {
-                    tracing::info!(section = section.name, "config deleted");
+                    self.events.emit(&ConfigDeleted { section: section.name.clone() });
                 }
                 section.written = false;
                 write(self.bus.as_ref(), &self.events, section).await
             }
             Some(found) => {
-                section.saw(found);
+                section.saw(found, &self.events);
                 Ok(())
             }
         }

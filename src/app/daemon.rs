@@ -13,6 +13,7 @@ use crate::backend::compose::{ComposeBackend, ComposeOptions};
 use crate::bus::Bus;
 use crate::engine::Engine;
 use crate::ledger::Ledger;
+use crate::monitor::connection;
 use crate::names::{NameError, ServiceName};
 use crate::observer::ledger::LedgerWriter;
 use crate::observer::redis_records::{self, RedisRecords};
@@ -51,6 +52,7 @@ pub struct Running<E, B> {
     /// The intervals in force.
     pub intervals: watch::Receiver<Arc<Intervals>>,
     grace: Duration,
+    bus: Arc<B>,
     records_to_redis: redis_records::Writer<B>,
 }
 
@@ -82,13 +84,13 @@ impl<E: Engine, B: Bus> Daemon<E, B> {
         let parts = Parts {
             settings: self.settings,
             runner: runner.clone(),
-            bus: self.bus,
+            bus: Arc::clone(&self.bus),
             events,
             own_service: self.own_service,
             own_source: OWN_SOURCE.parse()?,
         };
         let intervals = parts.start(&mut supervisor);
-        Ok(Running { runner, supervisor, intervals, grace, records_to_redis })
+        Ok(Running { runner, supervisor, intervals, grace, bus: self.bus, records_to_redis })
     }
 }
 
@@ -104,12 +106,13 @@ impl<E: Engine, B: Bus> Running<E, B> {
         signals: impl Stream<Item = &'static str>,
         closing: &CancellationToken,
     ) -> Result<(), SupervisorError> {
-        let Self { runner, supervisor, grace, records_to_redis, .. } = self;
+        let Self { runner, supervisor, grace, bus, records_to_redis, .. } = self;
         let supervised = async {
             let ended = supervisor.run(signals, grace, || runner.occupied()).await;
             closing.cancel();
             ended
         };
-        tokio::join!(supervised, records_to_redis.run(closing.clone())).0
+        let connection = connection::tell(bus.as_ref(), runner.events(), closing.clone());
+        tokio::join!(supervised, records_to_redis.run(closing.clone()), connection).0
     }
 }

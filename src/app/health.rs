@@ -99,7 +99,8 @@ async fn look<K: Backend, B: Bus>(runner: &Runner<K, B>, bus: &B, watched: &Watc
     let redis = match &*bus.connection().borrow() {
         Connection::Up { .. } => bus.refusals().borrow().first().cloned(),
         Connection::Off => None,
-        Connection::Down { reason } => Some(reason.clone()),
+        Connection::Untried => Some("not connected yet".to_owned()),
+        Connection::Down { reason, .. } => Some(reason.clone()),
     };
     let problems = problems(runner);
     let project = runner.broken_project();

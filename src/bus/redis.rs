@@ -24,9 +24,9 @@ use self::counted::{exact, publish_and_count};
 use self::guard::Guard;
 use self::socket::{Lost, one_line};
 use self::subscriber::{Arrival, Subscriber};
-use self::trouble::Trouble;
 use super::subscription::{Backlog, Feed, subscription};
 use super::{Bus, BusError, Call, Connection, KeysPage, Refusals, Subscription, Value};
+use crate::backoff::Backoff;
 use crate::message::OwnNames;
 use crate::report::Chain;
 
@@ -36,10 +36,12 @@ mod framing;
 mod guard;
 mod socket;
 mod subscriber;
-mod trouble;
 mod values;
 
 pub use address::{Address, AddressError, Endpoint};
+
+/// First and longest wait between two attempts to connect. The longest is short, for all work waits for Redis' return.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 
 /// Longest wait for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -80,12 +82,11 @@ impl std::fmt::Debug for Shared {
 impl RedisBus {
     /// A bus that connects once [`RedisBus::run`] runs.
     pub fn new(address: &Address, names: OwnNames) -> Result<Self, AddressError> {
-        let reason = "not connected yet".to_owned();
         Ok(Self(Arc::new(Shared {
             dialer: Dialer::new(address.clone())?,
             names,
             generation: AtomicU64::new(0),
-            connection: watch::Sender::new(Connection::Down { reason }),
+            connection: watch::Sender::new(Connection::Untried),
             commands: Mutex::default(),
             refusals: Mutex::default(),
             feeds: Mutex::default(),
@@ -96,31 +97,32 @@ impl RedisBus {
 
     /// Keeps the connection up until `stop`, then closes it and ends the subscriptions.
     pub async fn run(&self, stop: CancellationToken) {
-        let mut trouble = Trouble::default();
+        let mut backoff = BACKOFF;
         loop {
             let lost = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                lost = self.session(&mut trouble) => lost,
+                lost = self.session(&mut backoff) => lost,
             };
             self.0.commands().take();
-            trouble.log(&lost);
-            self.0.connection.send_replace(Connection::Down { reason: Chain(&lost).to_string() });
+            let (reason, refused) = (Chain(&lost).to_string(), lost.is_refusal());
+            tracing::debug!(reason, refused, "no connection to redis");
+            self.0.connection.send_replace(Connection::Down { reason, refused });
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(trouble.wait()) => {}
+                () = tokio::time::sleep(backoff.wait()) => {}
             }
         }
         self.0.commands().take();
-        self.0.connection.send_replace(Connection::Down { reason: "closed".to_owned() });
+        self.0.connection.send_replace(Connection::Down { reason: "closed".to_owned(), refused: false });
         for feed in self.0.feeds().iter() {
             feed.close();
         }
     }
 
     /// One connection, from the first attempt to its end; returns why it ended.
-    async fn session(&self, trouble: &mut Trouble) -> Lost {
+    async fn session(&self, backoff: &mut Backoff) -> Lost {
         let server = match socket::connect(&self.0.dialer, ANSWER_LIMIT).await {
             Ok(server) => server,
             Err(lost) => return lost,
@@ -132,7 +134,7 @@ impl RedisBus {
         let path = guard.path().to_owned();
         let connected = async {
             match self.connect(&path).await {
-                Ok(session) => self.serve(session, trouble).await,
+                Ok(session) => self.serve(session, backoff).await,
                 Err(lost) => lost,
             }
         };
@@ -161,14 +163,15 @@ impl RedisBus {
         Ok(())
     }
 
-    async fn serve(&self, mut session: Session, trouble: &mut Trouble) -> Lost {
+    async fn serve(&self, mut session: Session, backoff: &mut Backoff) -> Lost {
         let shared = &*self.0;
         *shared.commands() = Some(session.commands.clone());
         let generation = shared.generation.fetch_add(1, Ordering::Relaxed) + 1;
         // Live before up: who waits for the connection may then rely on the subscriptions.
         shared.feeds().iter().for_each(|feed| feed.live(generation));
         shared.connection.send_replace(Connection::Up { generation });
-        trouble.connected(generation);
+        backoff.reset();
+        tracing::debug!(generation, resp = "RESP2", "connected to redis");
         loop {
             let answer_due = session.subscriber.answer_due;
             tokio::select! {
@@ -267,8 +270,8 @@ impl Shared {
 
     fn down(&self) -> BusError {
         let reason = match &*self.connection.borrow() {
-            Connection::Down { reason } => reason.clone(),
-            Connection::Up { .. } | Connection::Off => "not connected".to_owned(),
+            Connection::Down { reason, .. } => reason.clone(),
+            Connection::Untried | Connection::Up { .. } | Connection::Off => "not connected".to_owned(),
         };
         BusError::Unavailable { source: reason.into() }
     }

@@ -5,7 +5,7 @@
 //! waiting replies share one task and one timer, and what waits is bounded in bytes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::bus::{Bus, BusError};
-use crate::log_limit::LogLimit;
+use crate::event::Event;
 use crate::message::OwnNames;
 use crate::names::RequestId;
+use crate::observer::Events;
 use crate::report::Chain;
 
 /// First and longest wait between two attempts.
@@ -45,9 +46,6 @@ const MOST_BYTES: u32 = 4 * 1024 * 1024;
 
 /// What a reply costs beside its text.
 const REPLY_COST: usize = 256;
-
-/// Time between two warnings of replies that found no room.
-const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// A reply on its way.
 #[derive(Debug)]
@@ -77,12 +75,12 @@ enum Kind {
 }
 
 /// Hands replies over for delivery. The delivery ends when all of these are gone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Replies {
     sender: mpsc::Sender<PendingReply>,
     room: Arc<Semaphore>,
     names: Arc<OwnNames>,
-    dropped: Arc<Mutex<LogLimit<Instant>>>,
+    events: Events,
 }
 
 impl Replies {
@@ -108,10 +106,7 @@ impl Replies {
         let room = Arc::clone(&self.room).try_acquire_many_owned(cost(&json));
         let sent = room.is_ok_and(|room| self.sender.try_send(self.pending(request, json, kind, room)).is_ok());
         if !sent {
-            let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(line) = dropped.allow(Instant::now()) {
-                tracing::warn!(request_id = %request, dropped = line.count(), "too many replies wait, one dropped");
-            }
+            self.events.emit(&Event::ReplyDropped { request_id: request.clone() });
         }
     }
 
@@ -160,13 +155,18 @@ pub(super) struct Delivery<B> {
 
 /// A way to hand over replies, and their delivery. Each is kept at its key for `keep`; once the intake is closed they are
 /// published for a short while only.
-pub(super) fn replies<B: Bus>(bus: Arc<B>, keep: Duration, intake: CancellationToken) -> (Replies, Delivery<B>) {
+pub(super) fn replies<B: Bus>(
+    bus: Arc<B>,
+    events: Events,
+    keep: Duration,
+    intake: CancellationToken,
+) -> (Replies, Delivery<B>) {
     let (sender, incoming) = mpsc::channel(MOST);
     let replies = Replies {
         sender,
         room: Arc::new(Semaphore::new(MOST_BYTES as usize)),
         names: Arc::new(bus.names().clone()),
-        dropped: Arc::new(Mutex::new(LogLimit::new(1, WARN_EVERY))),
+        events,
     };
     let (waiting, conflicts) = (BTreeMap::new(), BTreeMap::new());
     (replies, Delivery { bus, keep, intake, incoming, waiting, waiting_bytes: 0, count: 0, conflicts })

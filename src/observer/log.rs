@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use super::Observer;
 use crate::event::{Answer, Consequence, Event, Leftover, Operation, Peer, Skip};
 use crate::log_limit::{Line, LogLimit};
-use crate::names::{RequestId, ServiceName};
+use crate::names::{RequestId, RunId, ServiceName};
 use crate::record::{Reason, Record};
 use crate::report::{Outcome, RunReport};
 
@@ -20,12 +20,16 @@ const RUNNER: &str = "sense_orchestrator::runner";
 const DISPATCHER: &str = "sense_orchestrator::dispatcher";
 const MONITOR: &str = "sense_orchestrator::monitor";
 const SEEDER: &str = "sense_orchestrator::seeder";
+const PROJECTS: &str = "sense_orchestrator::projects";
 
 /// Most lines about commands in a minute: anybody can send thousands.
 const COMMAND_LINES: u32 = 300;
 
 /// Most lines about changes of the configuration in a minute: anybody may make them, back and forth.
 const CONFIG_LINES: u32 = 40;
+
+/// Most lines about connections in a minute: anybody who may end ours could fill the log.
+const CONNECTION_LINES: u32 = 20;
 
 /// The observer that logs.
 ///
@@ -36,12 +40,20 @@ pub struct Log {
     commands: Mutex<LogLimit<Instant>>,
     config: Mutex<LogLimit<Instant>>,
     lost: Mutex<LogLimit<Instant>>,
+    replies: Mutex<LogLimit<Instant>>,
+    connections: Mutex<LogLimit<Instant>>,
 }
 
 impl Default for Log {
     fn default() -> Self {
         let limit = |most| Mutex::new(LogLimit::new(most, Duration::from_mins(1)));
-        Self { commands: limit(COMMAND_LINES), config: limit(CONFIG_LINES), lost: limit(1) }
+        Self {
+            commands: limit(COMMAND_LINES),
+            config: limit(CONFIG_LINES),
+            lost: limit(1),
+            replies: limit(1),
+            connections: limit(CONNECTION_LINES),
+        }
     }
 }
 
@@ -84,12 +96,7 @@ impl Observer for Log {
             Event::RunAdopted { service, run_id } => {
                 info!(target: RUNNER, %service, %run_id, "adopting a run that goes on");
             }
-            Event::LeftoverRemoved { service, run_id, leftover: Leftover::Earlier { container } } => {
-                warn!(target: RUNNER, %service, %run_id, container, "removing the container of an earlier run");
-            }
-            Event::LeftoverRemoved { service, run_id, leftover: Leftover::Second } => {
-                warn!(target: RUNNER, %service, %run_id, "removing a second run of a service");
-            }
+            Event::LeftoverRemoved { service, run_id, leftover } => leftover_removed(service, run_id, leftover),
             Event::ForeignRun { service, run_id } => {
                 warn!(target: RUNNER, %service, %run_id, "a run goes on that this daemon did not begin");
             }
@@ -116,18 +123,18 @@ impl Observer for Log {
                     warn!(target: DISPATCHER, lost, suppressed, "messages lost");
                 }
             }
+            Event::ReplyDropped { request_id } => {
+                if let Some(line) = allow(&self.replies) {
+                    warn!(target: DISPATCHER, %request_id, dropped = line.count(), "too many replies wait, one dropped");
+                }
+            }
             Event::ReactionBegins { channel, payload } => info!(target: DISPATCHER, channel, payload, "event"),
             Event::ReactionEnded { channel, error: None } => info!(target: DISPATCHER, channel, "reaction done"),
             Event::ReactionEnded { channel, error } => warn!(target: DISPATCHER, channel, error, "reaction failed"),
             Event::ReactionsDropped { channel, count } => {
                 warn!(target: DISPATCHER, channel, count, "events not followed, shutting down");
             }
-            Event::ConfigWritten { section, from, again: false } => {
-                info!(target: SEEDER, section, from, "config seeded");
-            }
-            Event::ConfigWritten { section, from, again: true } => {
-                info!(target: SEEDER, section, from, "config restored");
-            }
+            Event::ConfigWritten { section, from, again } => config_written(section, from, *again),
             Event::VariableIgnored { variable, expected } => {
                 warn!(target: SEEDER, variable, expected, "variable does not parse, default used");
             }
@@ -135,12 +142,16 @@ impl Observer for Log {
             Event::ConfigChanged { section, service, consequence } => {
                 self.config_changed(section, service, consequence);
             }
-            Event::ConnectionLost { peer: Peer::Engine, reason } => {
-                warn!(target: MONITOR, reason, "engine unavailable");
+            Event::ConfigNotRemembered { key, problem } => {
+                warn!(target: SEEDER, key, problem, "config not remembered");
             }
-            Event::ConnectionLost { peer: Peer::Redis, reason } => warn!(target: MONITOR, reason, "redis unavailable"),
-            Event::ConnectionBack { peer: Peer::Engine } => info!(target: MONITOR, "engine available"),
-            Event::ConnectionBack { peer: Peer::Redis } => info!(target: MONITOR, "redis available"),
+            Event::ConfigDeleted { section } => info!(target: SEEDER, section, "config deleted"),
+            Event::ProjectChanged { project } => info!(target: PROJECTS, %project, "project loaded again"),
+            Event::ProjectBroken { error } => {
+                warn!(target: PROJECTS, error, "project not loaded, the last good one stays in use");
+            }
+            Event::ConnectionLost { peer, reason } => self.connection_lost(*peer, reason),
+            Event::ConnectionBack { peer } => self.connection_back(*peer),
             Event::ServiceOverdue { service, source, silent, every } => {
                 let source = source.as_ref().map(tracing::field::display);
                 let (silent_s, interval_s) = (silent.as_secs(), every.as_secs());
@@ -171,6 +182,23 @@ fn slot_skipped(service: &ServiceName, why: &Skip) {
         Skip::ShuttingDown { waited } => {
             info!(target: SCHEDULER, %service, waited_ms = milliseconds(*waited), "slot skipped, shutting down");
         }
+    }
+}
+
+fn leftover_removed(service: &ServiceName, run_id: &RunId, leftover: &Leftover) {
+    match leftover {
+        Leftover::Earlier { container } => {
+            warn!(target: RUNNER, %service, %run_id, container, "removing the container of an earlier run");
+        }
+        Leftover::Second => warn!(target: RUNNER, %service, %run_id, "removing a second run of a service"),
+    }
+}
+
+fn config_written(section: &str, from: &str, again: bool) {
+    if again {
+        info!(target: SEEDER, section, from, "config restored");
+    } else {
+        info!(target: SEEDER, section, from, "config seeded");
     }
 }
 
@@ -227,6 +255,22 @@ impl Log {
             Answer::Done | Answer::Refused { .. } => {
                 info!(target: DISPATCHER, action, request_id, duration_ms, suppressed, "command done");
             }
+        }
+    }
+
+    fn connection_lost(&self, peer: Peer, reason: &str) {
+        let Some(Line { suppressed }) = allow(&self.connections) else { return };
+        match peer {
+            Peer::Engine => warn!(target: MONITOR, reason, suppressed, "engine unavailable"),
+            Peer::Redis => warn!(target: MONITOR, reason, suppressed, "redis unavailable"),
+        }
+    }
+
+    fn connection_back(&self, peer: Peer) {
+        let Some(Line { suppressed }) = allow(&self.connections) else { return };
+        match peer {
+            Peer::Engine => info!(target: MONITOR, suppressed, "engine available"),
+            Peer::Redis => info!(target: MONITOR, suppressed, "redis available"),
         }
     }
 

@@ -139,6 +139,20 @@ fn the_domain_neither_waits_nor_reads_nor_logs_nor_looks_at_the_clock() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+/// What is worth a line is an event, which an observer logs: that is the contract of `docs/events.md`.
+#[test]
+fn components_log_for_debugging_only() {
+    for (path, text) in sources() {
+        let module = module(&path);
+        if layer(&module) != COMPONENTS {
+            continue;
+        }
+        for word in ["info!(", "warn!(", "error!("] {
+            assert!(!code(&text).contains(word), "{} logs by {word}..)", path.display());
+        }
+    }
+}
+
 #[test]
 fn clients_are_named_in_their_adapters_only() {
     for (path, text) in sources() {

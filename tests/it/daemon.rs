@@ -335,7 +335,7 @@ async fn redis_is_reached_over_tls_where_its_certificate_is_trusted() {
 
     site.environment[1].1 = file("ca.pem");
     let mut daemon = site.start();
-    daemon.says("redis connected", None).await;
+    daemon.says("redis available", None).await;
     daemon.signal("-TERM");
     assert!(daemon.ends().await.success());
     site.close().await;

@@ -17,7 +17,7 @@ use sense_orchestrator::telemetry;
 use serde_json::Value;
 
 use crate::support::log::Log as Captured;
-use crate::support::stack::name;
+use crate::support::stack::{Stack, name};
 
 const DOCUMENT: &str = include_str!("../../docs/events.md");
 const SOURCE: &str = include_str!("../../src/event.rs");
@@ -129,6 +129,11 @@ fn samples() -> Vec<Event> {
         Event::ConfigWritten { section: section(), from: "last seen value", again: true },
         Event::ConfigNotWritten { error: why() },
         Event::VariableIgnored { variable: "A".to_owned(), expected: why() },
+        Event::ReplyDropped { request_id: "r1".parse().unwrap() },
+        Event::ConfigNotRemembered { key: why(), problem: why() },
+        Event::ConfigDeleted { section: section() },
+        Event::ProjectChanged { project: "p".parse().unwrap() },
+        Event::ProjectBroken { error: why() },
         Event::ServiceOverdue { service: service(), source: "s".parse().ok(), silent: SECOND, every: SECOND },
         Event::ServiceRecovered { service: service() },
     ];
@@ -234,4 +239,25 @@ fn observers_hear_of_events_in_their_order() {
     events.emit(&Event::LeftoversStay);
     let expected = ["first slot_due", "second slot_due", "first leftovers_stay", "second leftovers_stay"];
     assert_eq!(*heard.lock().unwrap(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_of_the_compose_files_is_said_once_whether_it_can_be_used_or_not() {
+    let stack = Stack::new("name: p\nservices:\n  a: {image: x}\n");
+    let log = Captured::capture();
+    let mut said = Vec::new();
+    for text in ["services: [\n", "services: [\n", "name: p\nservices:\n  a: {image: yy}\n"] {
+        stack.folder.write("compose.yaml", text);
+        stack.runner.projects().current();
+        stack.runner.projects().current();
+        said.push(
+            ["project not loaded, the last good one stays in use", "project loaded again"].map(|m| log.lines(m).len()),
+        );
+    }
+    assert_eq!(said, [[1, 0], [1, 0], [1, 1]], "{}", log.text());
+    let targets = log.lines("project loaded again");
+    assert_eq!(
+        (targets[0]["project"].as_str(), targets[0]["target"].as_str()),
+        (Some("p"), Some("sense_orchestrator::projects"))
+    );
 }

@@ -159,7 +159,7 @@ impl FakeBus {
 
     /// The same for a daemon whose own names begin with a prefix.
     pub(crate) fn with_prefix(prefix: &str) -> Arc<Self> {
-        let connection = watch::Sender::new(Connection::Down { reason: "not connected yet".into() });
+        let connection = watch::Sender::new(Connection::Untried);
         let bus = Self { state: Mutex::default(), connection, names: OwnNames::new(prefix) };
         bus.come_back();
         Arc::new(bus)
@@ -181,7 +181,7 @@ impl FakeBus {
 
     /// Breaks the connection.
     pub(crate) fn go_down(&self) {
-        self.connection.send_replace(Connection::Down { reason: "gone".into() });
+        self.connection.send_replace(Connection::Down { reason: "gone".into(), refused: false });
     }
 
     /// Restores the connection.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use sense_orchestrator::bus::redis::{Address, Endpoint, RedisBus};
 use sense_orchestrator::message::OwnNames;
+use sense_orchestrator::monitor::connection;
+use sense_orchestrator::observer::{Events, log};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::UnixStream;
@@ -132,7 +134,10 @@ impl RunningBus {
         let stop = CancellationToken::new();
         let run = tokio::spawn({
             let (bus, stop) = (Arc::clone(&bus), stop.clone());
-            async move { bus.run(stop).await }
+            let events = Events::new(vec![Box::new(log::Log::default())]);
+            async move {
+                tokio::join!(bus.run(stop.clone()), connection::tell(bus.as_ref(), &events, stop));
+            }
         });
         Self { bus, stop, run: Some(run) }
     }
