@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -30,8 +31,10 @@ mod own_container;
 mod project;
 mod references;
 mod signals;
+mod standby;
 
 pub use daemon::{Daemon, Running};
+use standby::Others;
 
 /// Pause between two tries of what the daemon cannot start without.
 const RETRY: Duration = Duration::from_secs(2);
@@ -85,7 +88,7 @@ pub async fn run(command: Command, sources: Sources, settings: Result<Settings, 
     }
     let settings = settings.map_err(|errors| Failed::Configuration(errors.to_string()))?;
     match command {
-        Command::Daemon => Box::pin(daemon(settings)).await,
+        Command::Daemon => standby::serve(settings.daemon.standby, || Box::pin(daemon(settings.clone()))).await,
         Command::Run => {
             Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
         }
@@ -195,7 +198,26 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
 
     let bus = bus(&settings).map_err(|error| Failed::Configuration(Chain(&error).to_string()))?;
     let bus = Arc::new(bus);
+    let closing = CancellationToken::new();
+    let mut connected = std::pin::pin!(async {
+        match bus.as_ref() {
+            Some(redis) => redis.run(closing.clone()).await,
+            None => closing.cancelled().await,
+        }
+    });
+    let redis_by = Instant::now() + components::REDIS_FIRST;
+    let mut lease = standby::lease(Arc::clone(&engine), Arc::clone(&bus), projects.name(), &memory.holder);
+    tokio::select! {
+        biased;
+        Some(signal) = futures::StreamExt::next(&mut signals) => {
+            info!(signal, "stopped before the start was over");
+            return Ok(());
+        }
+        held = standby::await_lease(&mut lease, bus.as_ref(), redis_by, settings.daemon.standby) => held?,
+        () = connected.as_mut() => {}
+    }
     let daemon = Daemon {
+        redis_by,
         settings: settings.clone(),
         engine,
         bus: Arc::clone(&bus),
@@ -211,13 +233,15 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     running.supervisor.start("health", health);
     running.supervisor.start("signals", signals::ignore(meaningless, intake));
 
-    let closing = CancellationToken::new();
-    let connected = async {
-        if let Some(redis) = bus.as_ref() {
-            redis.run(closing.clone()).await;
-        }
+    let others = Others::default();
+    // The lease and the connection outlive every component: runs go on until then, and the last replies go over it.
+    let over = CancellationToken::new();
+    let leased = async {
+        standby::hold_lease(&mut lease, bus.as_ref(), &over, &others).await;
+        closing.cancel();
     };
-    let (ended, ()) = tokio::join!(running.run(signals, &closing), connected);
+    let (ended, (), ()) = tokio::join!(running.run(others.signals(signals), &over), leased, connected);
     memory.ledger.sync().await;
-    ended.context("the daemon ended").map_err(Failed::Other)
+    ended.context("the daemon ended").map_err(Failed::Other)?;
+    others.yielded_to().map_or(Ok(()), |other| Err(Failed::Other(other.into())))
 }

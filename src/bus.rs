@@ -161,8 +161,19 @@ pub trait Bus: Send + Sync + 'static {
         expires: Option<Duration>,
     ) -> impl Future<Output = Result<(), BusError>> + Send;
 
-    /// Sets a key if it is absent; false when it was there.
-    fn set_absent(&self, key: &str, value: &str) -> impl Future<Output = Result<bool, BusError>> + Send;
+    /// Sets a key if it is absent, for a time or for good; false when it was there.
+    fn set_absent(
+        &self,
+        key: &str,
+        value: &str,
+        expires: Option<Duration>,
+    ) -> impl Future<Output = Result<bool, BusError>> + Send;
+
+    /// Gives a key that is there a new time to live, and returns its text.
+    fn renew(&self, key: &str, expires: Duration) -> impl Future<Output = Result<Option<String>, BusError>> + Send;
+
+    /// Adds one to a number, and returns it; one that is absent counts as 0.
+    fn increment(&self, key: &str) -> impl Future<Output = Result<u64, BusError>> + Send;
 
     /// Deletes keys; succeeds when they are absent. Without keys nothing is asked.
     fn delete(&self, keys: &[String]) -> impl Future<Output = Result<(), BusError>> + Send;
@@ -237,10 +248,24 @@ impl<B: Bus> Bus for Option<B> {
         }
     }
 
-    async fn set_absent(&self, key: &str, value: &str) -> Result<bool, BusError> {
+    async fn set_absent(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<bool, BusError> {
         match self {
-            Some(bus) => bus.set_absent(key, value).await,
+            Some(bus) => bus.set_absent(key, value, expires).await,
             None => Ok(false),
+        }
+    }
+
+    async fn renew(&self, key: &str, expires: Duration) -> Result<Option<String>, BusError> {
+        match self {
+            Some(bus) => bus.renew(key, expires).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn increment(&self, key: &str) -> Result<u64, BusError> {
+        match self {
+            Some(bus) => bus.increment(key).await,
+            None => Ok(0),
         }
     }
 

@@ -65,6 +65,9 @@ pub trait Engine: Send + Sync + 'static {
     /// The Engine's version. Asked for again only after a connection broke or the Engine told of another one.
     fn version(&self) -> impl Future<Output = Result<EngineVersion, EngineError>> + Send;
 
+    /// The id that the Engine gave itself, the same over its restarts.
+    fn id(&self) -> impl Future<Output = Result<String, EngineError>> + Send;
+
     /// The local image of that reference or id, if there is one.
     fn image(&self, reference: &str) -> impl Future<Output = Result<Option<ImageInspect>, EngineError>> + Send;
 

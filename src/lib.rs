@@ -24,6 +24,7 @@ pub mod dispatcher;
 pub mod engine;
 pub mod event;
 pub mod file;
+pub mod lease;
 pub mod ledger;
 pub mod log_limit;
 pub mod memory;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
-use crate::names::{RequestId, ServiceName, SourceId};
+use crate::names::{ProjectName, RequestId, ServiceName, SourceId};
 
 pub mod command;
 
@@ -52,6 +52,12 @@ impl OwnNames {
     #[must_use]
     pub fn runs(&self, service: &ServiceName) -> String {
         format!("{}runs:{service}", self.prefix)
+    }
+
+    /// Key of the lease of the one daemon that works on a project of an Engine.
+    #[must_use]
+    pub fn lease(&self, engine: &str, project: &ProjectName) -> String {
+        format!("{}lease:{engine}:{project}", self.prefix)
     }
 
     /// Key of the daemon's own status.

@@ -182,7 +182,7 @@ impl<B: Bus> Seeder<B> {
 /// Writes a section that is missing, if there is anything to write.
 async fn write<B: Bus>(bus: &B, events: &Events, section: &mut Section) -> Result<(), BusError> {
     let Some((value, origin)) = section.value() else { return Ok(()) };
-    if bus.set_absent(&section.key, value).await? {
+    if bus.set_absent(&section.key, value, None).await? {
         let from = origin.as_str();
         let again = std::mem::replace(&mut section.written, true);
         events.emit(&ConfigWritten { section: section.name.clone(), from, again });

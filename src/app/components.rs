@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::RETRY;
@@ -26,10 +26,12 @@ use crate::settings::{FirstRun, Settings};
 use crate::supervisor::Supervisor;
 
 /// How long the start waits for Redis: what it says of the schedule should count from the first run on.
-const REDIS_FIRST: Duration = Duration::from_secs(3);
+pub(super) const REDIS_FIRST: Duration = Duration::from_secs(3);
 
 /// What all components are given.
 pub(super) struct Parts<K, B> {
+    /// Until when the start waits for Redis.
+    pub(super) redis_by: Instant,
     pub(super) settings: Settings,
     pub(super) runner: Runner<K, B>,
     pub(super) bus: Arc<B>,
@@ -77,11 +79,14 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             FirstRun::NextSlot => crate::schedule::FirstSlot::AfterInterval,
         };
         let parallel = NonZeroUsize::new(self.settings.scheduler.max_parallel).unwrap_or(NonZeroUsize::MIN);
-        let (bus, runner, intake) = (self.bus, self.runner, intake.clone());
+        let (bus, runner, intake, redis_by) = (self.bus, self.runner, intake.clone(), self.redis_by);
         supervisor.start("scheduler", async move {
             let started = async {
-                let seeder =
-                    if redis { Some(first_look(bus.as_ref(), seeder, &schedule, &intervals).await) } else { None };
+                let seeder = if redis {
+                    Some(first_look(bus.as_ref(), seeder, &schedule, &intervals, redis_by).await)
+                } else {
+                    None
+                };
                 recover(&runner).await;
                 seeder
             };
@@ -147,10 +152,11 @@ async fn first_look<B: Bus>(
     mut seeder: Seeder<B>,
     schedule: &ScheduledServices,
     intervals: &watch::Sender<Arc<Intervals>>,
+    redis_by: Instant,
 ) -> Seeder<B> {
     let mut connection = bus.connection();
     let up = connection.wait_for(Connection::is_up);
-    if !matches!(timeout(REDIS_FIRST, up).await, Ok(Ok(_))) {
+    if !matches!(timeout_at(redis_by, up).await, Ok(Ok(_))) {
         warn!("starting without redis");
         return seeder;
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::components::Parts;
@@ -41,6 +42,8 @@ pub struct Daemon<E, B> {
     pub own_service: Option<ServiceName>,
     /// What it remembers.
     pub ledger: Ledger,
+    /// Until when the start waits for Redis.
+    pub redis_by: Instant,
 }
 
 /// The daemon with its components at work; whoever started it may add more of them.
@@ -82,6 +85,7 @@ impl<E: Engine, B: Bus> Daemon<E, B> {
         let runner = Runner::new(backend, Arc::clone(&self.bus), self.projects, options, runner_stages, history);
         let grace = self.settings.shutdown.grace;
         let parts = Parts {
+            redis_by: self.redis_by,
             settings: self.settings,
             runner: runner.clone(),
             bus: Arc::clone(&self.bus),

@@ -4,7 +4,7 @@ use anyhow::Context;
 use tracing::warn;
 
 use super::{Failed, RETRY};
-use crate::ledger::file::{self, Lock, LockError};
+use crate::ledger::file::{self, Holder, Lock, LockError};
 use crate::ledger::{Ledger, Limits};
 use crate::report::Chain;
 use crate::settings::{Settings, Standby};
@@ -15,6 +15,8 @@ const BYTES: u64 = 16 * 1024 * 1024;
 /// The ledger, and the lock that is held as long as it is used.
 pub(super) struct Memory {
     pub(super) ledger: Ledger,
+    /// Who we are: the same over restarts where the lock is held.
+    pub(super) holder: Holder,
     _lock: Option<Lock>,
 }
 
@@ -22,7 +24,7 @@ pub(super) struct Memory {
 pub(super) async fn open(settings: &Settings) -> Result<Memory, Failed> {
     let limits = Limits { records: settings.runs.keep, age: settings.runs.keep_for, bytes: BYTES };
     let Some(directory) = &settings.state.dir else {
-        return Ok(Memory { ledger: Ledger::in_memory(limits), _lock: None });
+        return Ok(Memory { ledger: Ledger::in_memory(limits), holder: Holder::here(), _lock: None });
     };
     let mut said = false;
     let lock = loop {
@@ -42,7 +44,8 @@ pub(super) async fn open(settings: &Settings) -> Result<Memory, Failed> {
         }
     };
     let ledger = file::open(directory, limits).await.context("cannot start the ledger's thread")?;
-    Ok(Memory { ledger, _lock: lock })
+    let holder = lock.as_ref().map_or_else(Holder::here, |lock| lock.holder().clone());
+    Ok(Memory { ledger, holder, _lock: lock })
 }
 
 #[cfg(test)]

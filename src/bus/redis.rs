@@ -326,6 +326,14 @@ fn client_lost(error: &FredError) -> Lost {
     if matches!(error.kind(), ErrorKind::Timeout) { Lost::Late } else { Lost::Client(one_line(error.details())) }
 }
 
+fn milliseconds(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn expiration(span: Duration) -> Expiration {
+    Expiration::PX(milliseconds(span))
+}
+
 /// A client of the guard, which is logged in already.
 fn builder(path: &Path) -> Builder {
     let server = ServerConfig::new_unix_socket(path);
@@ -396,17 +404,30 @@ impl Bus for RedisBus {
     async fn set(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<(), BusError> {
         let call = Call { name: "SET", key: Some(key), writes: true };
         let (key, value) = (key.to_owned(), value.to_owned());
-        let expires = expires.map(|span| Expiration::PX(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)));
+        let expires = expires.map(expiration);
         self.call(call, |client| async move { client.set::<(), _, _>(key, value, expires, None, false).await }).await
     }
 
-    async fn set_absent(&self, key: &str, value: &str) -> Result<bool, BusError> {
+    async fn set_absent(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<bool, BusError> {
         let call = Call { name: "SET", key: None, writes: true };
-        let (key, value) = (key.to_owned(), value.to_owned());
+        let (key, value, expires) = (key.to_owned(), value.to_owned(), expires.map(expiration));
         let set: Option<String> = self
-            .call(call, |client| async move { client.set(key, value, None, Some(SetOptions::NX), false).await })
+            .call(call, |client| async move { client.set(key, value, expires, Some(SetOptions::NX), false).await })
             .await?;
         Ok(set.is_some())
+    }
+
+    async fn renew(&self, key: &str, expires: Duration) -> Result<Option<String>, BusError> {
+        let call = Call { name: "PEXPIRE", key: Some(key), writes: false };
+        let (renewed, expires) = (key.to_owned(), milliseconds(expires));
+        self.call(call, |client| async move { client.pexpire::<(), _>(renewed, expires, None).await }).await?;
+        Ok(self.read_bounded(&[key.to_owned()]).await?.into_iter().next().and_then(Value::text))
+    }
+
+    async fn increment(&self, key: &str) -> Result<u64, BusError> {
+        let call = Call { name: "INCR", key: Some(key), writes: true };
+        let key = key.to_owned();
+        self.call(call, |client| async move { client.incr::<u64, _>(key).await }).await
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), BusError> {

@@ -26,7 +26,7 @@ mod http;
 mod pull;
 mod stream;
 
-use answer::{Created, Executed, VersionAnswer, Waited, accepted, parsed, version_header};
+use answer::{Created, Executed, IdAnswer, VersionAnswer, Waited, accepted, parsed, version_header};
 pub use client_config::ClientConfig;
 pub use connect::{Host, ParseHostError, TlsFiles};
 use http::{Answer, Client, Failure, Request, Whole, reference, segment};
@@ -222,6 +222,11 @@ fn network_path(network: &str, rest: &str) -> String {
 impl Engine for Docker {
     async fn version(&self) -> Result<EngineVersion, EngineError> {
         Ok(self.within("connect", CALL_LIMIT, self.agreed()).await?.version)
+    }
+
+    async fn id(&self) -> Result<String, EngineError> {
+        let answer: IdAnswer = self.ask("ask the engine's id", Request::get("/info"), CALL_LIMIT).await?;
+        Ok(answer.id)
     }
 
     async fn image(&self, image: &str) -> Result<Option<ImageInspect>, EngineError> {

@@ -14,6 +14,7 @@ use super::Ledger;
 use super::disk::Disk;
 use super::index::Limits;
 use crate::file::FileReader;
+use crate::random;
 
 /// Reads the name of our host.
 const HOST_NAME: FileReader = FileReader::new(1 << 10);
@@ -131,6 +132,9 @@ pub struct Holder {
     pub pid: u32,
     /// Its host, or its container.
     pub host: String,
+    /// Names the directory: who locks it later finds it, and knows what an earlier holder left elsewhere.
+    #[serde(default)]
+    pub directory: String,
 }
 
 /// Why the state directory is not locked.
@@ -163,6 +167,7 @@ fn said(holder: Option<&Holder>) -> String {
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    holder: Holder,
 }
 
 impl Lock {
@@ -190,11 +195,34 @@ impl Lock {
                 return Err(LockError::Held { directory: directory.to_owned(), holder });
             }
         }
-        let host = HOST_NAME.text(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
-        let holder = Holder { pid: std::process::id(), host: host.trim().to_owned() };
-        // Who holds it is told for people only.
+        let mut text = String::new();
+        let _ = (&mut file).take(4096).read_to_string(&mut text);
+        let before = serde_json::from_str(&text).map(|before: Holder| before.directory);
+        let mut holder = Holder::here();
+        if let Some(directory) = before.ok().filter(|directory| !directory.is_empty()) {
+            holder.directory = directory;
+        }
+        let text = serde_json::to_string(&holder).unwrap_or_default();
         let _ = file.set_len(0);
-        let _ = file.write_all(serde_json::to_string(&holder).unwrap_or_default().as_bytes());
-        Ok(Self { _file: file })
+        let _ = file.write_all_at(text.as_bytes(), 0);
+        Ok(Self { _file: file, holder })
+    }
+
+    /// Who holds it.
+    #[must_use]
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+}
+
+impl Holder {
+    /// This process, in a directory of its own.
+    #[must_use]
+    pub fn here() -> Self {
+        let host = HOST_NAME.text(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
+        let directory = random::bytes().map(|random| format!("{:032x}", u128::from_ne_bytes(random)));
+        let pid = std::process::id();
+        let host = host.trim().to_owned();
+        Self { pid, directory: directory.unwrap_or_else(|_| format!("{host}/{pid}")), host }
     }
 }

@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 8] = [
         "observer::redis_records",
         "backend::compose",
     ],
-    &["runner", "scheduler", "dispatcher", "monitor", "seeder"],
+    &["runner", "scheduler", "dispatcher", "monitor", "seeder", "lease"],
     &["settings", "telemetry", "supervisor", "control", "app", "cli", "main", "lib"],
 ];
 

@@ -159,8 +159,13 @@ async fn keys_are_set_read_and_deleted(server: impl Server) {
 
 async fn a_key_is_set_once_when_absent(server: impl Server) {
     let bus = server.bus();
-    assert!(bus.set_absent("a", "first").await.unwrap());
-    assert!(!bus.set_absent("a", "second").await.unwrap());
+    assert!(bus.set_absent("a", "first", None).await.unwrap());
+    assert!(!bus.set_absent("a", "second", None).await.unwrap());
+    assert!(bus.set_absent("lease", "mine", Some(Duration::from_mins(1))).await.unwrap());
+    assert!(!bus.set_absent("lease", "yours", Some(Duration::from_mins(1))).await.unwrap());
+    assert_eq!(bus.renew("lease", Duration::from_mins(1)).await.unwrap().as_deref(), Some("mine"));
+    assert_eq!(bus.renew("none", Duration::from_mins(1)).await.unwrap(), None);
+    assert_eq!((bus.increment("token").await.unwrap(), bus.increment("token").await.unwrap()), (1, 2));
     assert_eq!(bus.get(&names(&["a"])).await.unwrap(), [Some("first".into())]);
 }
 

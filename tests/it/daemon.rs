@@ -68,7 +68,11 @@ impl Site {
     }
 
     pub(crate) fn start(&self) -> Daemon {
-        let mut child = self.command(&[]).spawn().unwrap();
+        Self::start_command(self.command(&[]))
+    }
+
+    pub(crate) fn start_command(mut command: Command) -> Daemon {
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -178,6 +182,10 @@ impl Daemon {
             wanted.retain(|message| line["message"] != *message);
             self.seen.push(line);
         }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("the daemon runs")
     }
 
     pub(crate) fn signal(&self, signal: &str) {

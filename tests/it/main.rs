@@ -42,5 +42,6 @@ mod seeding;
 mod settings;
 mod shutdown;
 mod spec;
+mod standby;
 mod support;
 mod verdicts;

@@ -397,6 +397,7 @@ impl World {
             compose: ComposeOptions::default(),
             own_service: None,
             ledger: ledger.clone(),
+            redis_by: Instant::now() + Duration::from_secs(3),
         };
         let (mut signals, arriving) = mpsc::unbounded();
         let closing = CancellationToken::new();

@@ -23,6 +23,13 @@ pub(super) struct VersionAnswer {
     pub(super) api_version: String,
 }
 
+/// What the Engine knows of itself, as far as its id.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(super) struct IdAnswer {
+    pub(super) id: String,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Created {

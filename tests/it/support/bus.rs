@@ -368,14 +368,31 @@ impl Bus for FakeBus {
         state.answer()
     }
 
-    async fn set_absent(&self, key: &str, value: &str) -> Result<bool, BusError> {
+    async fn set_absent(&self, key: &str, value: &str, expires: Option<Duration>) -> Result<bool, BusError> {
         let mut state = self.call("SET")?;
         if state.live(key).is_some() {
             return Ok(false);
         }
-        state.keys.insert(key.into(), Entry { value: Stored::Text(value.into()), expires: None });
+        let expires = expires.map(|span| now() + span);
+        state.keys.insert(key.into(), Entry { value: Stored::Text(value.into()), expires });
         state.note("SETNX", key, value, 0);
         state.answer().map(|()| true)
+    }
+
+    async fn renew(&self, key: &str, expires: Duration) -> Result<Option<String>, BusError> {
+        let mut state = self.call("PEXPIRE")?;
+        if let Some(entry) = state.live(key) {
+            entry.expires = Some(now() + expires);
+        }
+        let text = state.text(key);
+        state.answer().map(|()| text)
+    }
+
+    async fn increment(&self, key: &str) -> Result<u64, BusError> {
+        let mut state = self.call("INCR")?;
+        let number = state.text(key).map_or(0, |text| text.parse().unwrap()) + 1;
+        state.keys.insert(key.into(), Entry { value: Stored::Text(number.to_string()), expires: None });
+        state.answer().map(|()| number)
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), BusError> {

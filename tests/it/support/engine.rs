@@ -694,6 +694,10 @@ impl Engine for FakeEngine {
         self.call("connect", |_| Ok(EngineVersion { engine: "fake".into(), api: self.api })).await
     }
 
+    async fn id(&self) -> Result<String, EngineError> {
+        self.call("ask the engine's id", |_| Ok("FAKE".to_owned())).await
+    }
+
     async fn image(&self, reference: &str) -> Result<Option<ImageInspect>, EngineError> {
         self.call("inspect image", |state| {
             let by_id = || state.images.values().find(|image| image.id.as_deref() == Some(reference));
