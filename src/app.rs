@@ -20,15 +20,19 @@ use crate::runner::{RunnerOptions, ServiceOptions};
 use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsErrors, SettingsWarning, Sources};
 use crate::spec::Dialect;
 
+mod ask;
 mod check;
+mod client;
 mod commands;
 mod components;
+mod control;
 mod daemon;
 mod health;
 mod memory;
 mod own_container;
 mod project;
 mod references;
+mod show;
 mod signals;
 
 pub use daemon::{Daemon, Running};
@@ -52,6 +56,8 @@ pub enum Failed {
     Configuration(String),
     /// The command line asks for what there is not.
     Usage(String),
+    /// What was asked for ended so, as everybody was told already.
+    Exit(u8),
     /// Something else went wrong.
     Other(anyhow::Error),
 }
@@ -69,6 +75,7 @@ impl Failed {
         match self {
             Self::Configuration(_) => ExitCode::from(EX_CONFIG),
             Self::Usage(_) => ExitCode::from(USAGE),
+            Self::Exit(code) => ExitCode::from(*code),
             Self::Other(_) => ExitCode::FAILURE,
         }
     }
@@ -86,13 +93,13 @@ pub async fn run(command: Command, sources: Sources, settings: Result<Settings, 
     let settings = settings.map_err(|errors| Failed::Configuration(errors.to_string()))?;
     match command {
         Command::Daemon => Box::pin(daemon(settings)).await,
-        Command::Run => {
-            Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
-        }
         Command::Check(check) => check::check(&sources, check).await,
         Command::Render(render) => commands::render(&settings, &render).await,
         Command::Config(config) => commands::config(&settings, &config).await,
         Command::Health => health::ask(&settings).await,
+        Command::Completions { shell } => commands::completions(shell),
+        Command::Man => commands::man(),
+        command => Box::pin(client::carry_out(&settings, command)).await,
     }
 }
 
@@ -206,9 +213,15 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     };
     let mut running = daemon.start().context("own source id")?;
     let intake = running.supervisor.stages().intake;
-    let watched = health::Watched { ledger: memory.ledger.status(), intervals: running.intervals.clone() };
-    let health = health::answer(settings, running.runner.clone(), Arc::clone(&bus), watched, intake.clone());
-    running.supervisor.start("health", health);
+    let asked = control::Daemon {
+        settings,
+        jobs: running.jobs.clone(),
+        runner: running.runner.clone(),
+        bus: Arc::clone(&bus),
+        intervals: running.intervals.clone(),
+        ledger: memory.ledger.status(),
+    };
+    running.supervisor.start("control", asked.answer(intake.clone()));
     running.supervisor.start("signals", signals::ignore(meaningless, intake));
 
     let closing = CancellationToken::new();

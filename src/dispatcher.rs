@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::action::{Actions, ConfigChanges, Reactions};
+use crate::action::{Actions, ConfigChanges, Reactions, built_in};
 use crate::backend::Backend;
 use crate::bus::{Bus, Event};
 use crate::event::Event::{MessagesIgnored, MessagesLost};
+use crate::jobs::Jobs;
 use crate::log_limit::LogLimit;
 use crate::observer::Events;
 use crate::report::Problems;
@@ -89,6 +90,7 @@ pub struct Lifetime {
 pub async fn run<K: Backend, B: Bus>(
     bus: Arc<B>,
     runner: Runner<K, B>,
+    jobs: Jobs<K, B>,
     options: Options,
     outputs: Outputs,
     lifetime: Lifetime,
@@ -111,7 +113,7 @@ pub async fn run<K: Backend, B: Bus>(
         bus: Arc::clone(&bus),
         runner,
         services,
-        intervals: intervals.subscribe(),
+        jobs,
         intake: lifetime.intake.clone(),
         results: ResultTurns::default(),
     });
@@ -121,7 +123,13 @@ pub async fn run<K: Backend, B: Bus>(
     }
     let handlers = Handlers {
         events,
-        commands: CommandHandler::new(Arc::clone(&steps), actions, replies, (max_in_flight, reply_ttl), work.clone()),
+        commands: CommandHandler::new(
+            Arc::clone(&steps),
+            built_in().into_iter().chain(actions).collect(),
+            replies,
+            (max_in_flight, reply_ttl),
+            work.clone(),
+        ),
         reactions: ReactionHandler::new(steps, reactions, work.clone()),
         work,
     };

@@ -57,10 +57,11 @@ fn run(command: Command, sources: Sources, settings: Result<Settings, SettingsEr
         Ok(()) => (ExitCode::SUCCESS, None),
         Err(failed) => {
             let text = match &failed {
-                Failed::Configuration(text) | Failed::Usage(text) => text.clone(),
-                Failed::Other(error) => format!("{error:#}"),
+                Failed::Configuration(text) | Failed::Usage(text) => Some(text.clone()),
+                Failed::Exit(_) => None,
+                Failed::Other(error) => Some(format!("{error:#}")),
             };
-            (failed.exit_code(), Some(text))
+            (failed.exit_code(), text)
         }
     }
 }

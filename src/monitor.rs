@@ -185,6 +185,11 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
     /// `meta:{source}`; what they said last counts while Redis has lost it.
     async fn observe(&mut self) -> Result<(Intervals, BTreeMap<ServiceName, Success>), BusError> {
         let mut expected = Intervals::clone(&self.intervals.borrow_and_update());
+        for paused in self.runner.history().ledger.all_paused() {
+            if let Some(every) = expected.get_mut(&paused) {
+                *every = None;
+            }
+        }
         let others = self.unscheduled(&expected).await;
         let reports = |service: &ServiceName| Some((service.clone(), self.options.sources.get(service)?.clone()));
         let reporting: Vec<(ServiceName, SourceId)> = expected.keys().chain(&others).filter_map(reports).collect();

@@ -25,6 +25,7 @@ use crate::report::Trigger;
 use crate::spec::Slug;
 
 mod claims;
+mod follow;
 mod history;
 mod overrun;
 mod recover;
@@ -33,11 +34,13 @@ mod services;
 mod source;
 mod verdict;
 
+pub use follow::Follower;
 pub use history::History;
 pub use run::AcceptedRun;
 pub(crate) use run::random;
 
 use claims::Claims;
+use follow::Followers;
 use overrun::{Overruns, Watched};
 
 /// How one service is run.
@@ -176,6 +179,7 @@ struct Inner<K, B> {
     claims: Claims,
     history: History,
     overruns: Overruns,
+    followers: Arc<Followers>,
 }
 
 /// Runs, starts, stops and restarts the project's services. Cheap to clone.
@@ -201,8 +205,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     ) -> Self {
         projects.observed_by(history.events.clone());
         let claims = Claims::new(stages.abort.clone());
-        let overruns = Overruns::default();
-        Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, history, overruns }) }
+        let (overruns, followers) = (Overruns::default(), Arc::default());
+        let inner = Inner { backend, bus, projects, options, stages, claims, history, overruns, followers };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Where the core says what happens.
@@ -228,6 +233,16 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// Ends a service's run before its time, with its stop grace period; names it.
     pub fn cancel(&self, service: &ServiceName) -> Option<RunId> {
         self.inner.claims.cancel(service)
+    }
+
+    /// Longest that a run of the service may take.
+    pub fn limit(&self, service: &ServiceName) -> Duration {
+        self.inner.options.service(service).limit
+    }
+
+    /// Where what outlives its asker goes on.
+    pub fn work(&self) -> &TaskTracker {
+        &self.inner.stages.work
     }
 
     /// What each service's runs came to since the daemon started.

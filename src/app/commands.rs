@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use anyhow::Context;
+use clap::CommandFactory;
 
 use super::{Failed, dialect, engine, project};
 use crate::cli;
@@ -16,6 +17,9 @@ use crate::settings::Settings;
 use crate::spec::render::Rendered;
 use crate::spec::{self, OneOff, Slug, SpecOptions, labels};
 use crate::text;
+
+/// The name that we are called by.
+const PROGRAM: &str = "sense-orchestrator";
 
 /// The newest API version that we know of, for bodies that no Engine is asked about.
 pub(super) const NEWEST: ApiVersion = ApiVersion { major: 1, minor: 51 };
@@ -100,6 +104,24 @@ pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<
     let project = projects.select_all().map_err(|errors| configuration(&errors))?;
     print_json(&compose::print::config_json(&project).context("the project has no JSON form")?)?;
     Ok(())
+}
+
+/// Prints a script for a shell.
+pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failed> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut cli::Cli::command(), PROGRAM, &mut script);
+    Ok(write_out(&script)?)
+}
+
+/// Prints the manual page.
+pub(super) fn man() -> Result<(), Failed> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(cli::Cli::command()).render(&mut page).context("no manual page")?;
+    Ok(write_out(&page)?)
+}
+
+fn write_out(text: &[u8]) -> anyhow::Result<()> {
+    std::io::stdout().lock().write_all(text).context("cannot write to standard output")
 }
 
 /// The services of those names; fails where the project lacks one.

@@ -1,5 +1,6 @@
 //! The components as the settings describe them.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::action::permission::Permissions;
 use crate::backend::Backend;
 use crate::bus::{Bus, Connection};
 use crate::dispatcher::{self, Lifetime, Outputs, PollServices, Scheduled, ScheduledServices};
+use crate::jobs::Jobs;
 use crate::message::{SCHEDULE, config_key};
 use crate::monitor;
 use crate::names::{ServiceName, SourceId};
@@ -24,6 +26,7 @@ use crate::scheduler;
 use crate::seeder::Seeder;
 use crate::settings::{FirstRun, Settings};
 use crate::supervisor::Supervisor;
+use crate::upcoming::Upcoming;
 
 /// How long the start waits for Redis: what it says of the schedule should count from the first run on.
 const REDIS_FIRST: Duration = Duration::from_secs(3);
@@ -34,6 +37,9 @@ pub(super) struct Parts<K, B> {
     pub(super) runner: Runner<K, B>,
     pub(super) bus: Arc<B>,
     pub(super) events: Events,
+    pub(super) jobs: Jobs<K, B>,
+    pub(super) intervals: watch::Sender<Arc<Intervals>>,
+    pub(super) upcoming: Upcoming,
     /// Our own service, which no command may touch.
     pub(super) own_service: Option<ServiceName>,
     /// Our name in `status:{source}`.
@@ -41,14 +47,13 @@ pub(super) struct Parts<K, B> {
 }
 
 impl<K: Backend, B: Bus> Parts<K, B> {
-    /// Starts all components but the bus; gives the intervals that are in force.
-    pub(super) fn start(self, supervisor: &mut Supervisor) -> watch::Receiver<Arc<Intervals>> {
+    /// Starts all components but the bus.
+    pub(super) fn start(self, supervisor: &mut Supervisor) {
         let (stages, work) = (supervisor.stages(), supervisor.work());
         let epoch = Instant::now();
         let period = self.settings.health.interval;
         let intake = &stages.intake;
-        let intervals = watch::Sender::new(Arc::new(self.settings.intervals()));
-        let in_force = intervals.subscribe();
+        let intervals = self.intervals.clone();
         let problems = watch::Sender::<Problems>::default();
         let seeder = Seeder::new(
             Arc::clone(&self.bus),
@@ -62,12 +67,13 @@ impl<K: Backend, B: Bus> Parts<K, B> {
         supervisor.start("monitor", monitor::run(bus, runner, options, inputs, (epoch, period), intake.clone()));
 
         let outputs = Outputs { intervals: intervals.clone(), problems, work: work.clone() };
+        let jobs = self.jobs.clone();
         let lifetime = Lifetime { epoch, period, intake: intake.clone() };
         let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), self.dispatcher());
         // Commands, messages and the schedule's changes come over Redis only.
         let redis = self.settings.redis.is_some();
         if redis {
-            supervisor.start("dispatcher", dispatcher::run(bus, runner, options, outputs, lifetime));
+            supervisor.start("dispatcher", dispatcher::run(bus, runner, jobs, options, outputs, lifetime));
         }
 
         let schedule = self.poll_services().of(&self.runner.projects().current());
@@ -77,7 +83,7 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             FirstRun::NextSlot => crate::schedule::FirstSlot::AfterInterval,
         };
         let parallel = NonZeroUsize::new(self.settings.scheduler.max_parallel).unwrap_or(NonZeroUsize::MIN);
-        let (bus, runner, intake) = (self.bus, self.runner, intake.clone());
+        let (bus, runner, upcoming, intake) = (self.bus, self.runner, self.upcoming, intake.clone());
         supervisor.start("scheduler", async move {
             let started = async {
                 let seeder =
@@ -90,7 +96,8 @@ impl<K: Backend, B: Bus> Parts<K, B> {
                 () = intake.cancelled() => return,
                 seeder = started => seeder,
             };
-            let runs = scheduler::run(runner, intervals.subscribe(), first_run, parallel, work, intake.clone());
+            let runs =
+                scheduler::run(runner, intervals.subscribe(), upcoming, first_run, parallel, work, intake.clone());
             let seeding = async {
                 if let Some(seeder) = seeder {
                     seeder.run(epoch, period, intake).await;
@@ -98,7 +105,6 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             };
             tokio::join!(runs, seeding);
         });
-        in_force
     }
 
     fn monitor(&self) -> monitor::Options {
@@ -127,6 +133,12 @@ impl<K: Backend, B: Bus> Parts<K, B> {
         let commands = &self.settings.commands;
         let permissions = Permissions {
             profiles: commands.profiles.iter().cloned().collect(),
+            // Without a preset, and without a word on commands, these are what somebody else's stack has for them.
+            allow: if self.settings.preset == "none" && commands.profiles.is_empty() {
+                self.settings.intervals().into_keys().collect()
+            } else {
+                BTreeSet::new()
+            },
             deny: commands.deny.iter().cloned().collect(),
             own: self.own_service.clone(),
         };

@@ -73,6 +73,8 @@ impl Observer for Log {
                     debug!(target: DISPATCHER, error, "schedule not followed");
                 }
             }
+            Event::PauseChanged { service, paused: true } => info!(target: SCHEDULER, %service, "schedule paused"),
+            Event::PauseChanged { service, paused: false } => info!(target: SCHEDULER, %service, "schedule resumed"),
             Event::SlotDue { service, slot } => {
                 debug!(target: SCHEDULER, %service, slot = slot.to_rfc3339(), "slot due");
             }
@@ -173,6 +175,7 @@ fn slot_skipped(service: &ServiceName, why: &Skip) {
             warn!(target: SCHEDULER, %service, waits_for, waiting_ms, "slot skipped, still waiting");
         }
         Skip::Busy { error } => warn!(target: SCHEDULER, %service, error, "slot skipped, still running"),
+        Skip::Paused => debug!(target: SCHEDULER, %service, "slot skipped, paused"),
         Skip::UnknownService { repeated: false } => {
             warn!(target: SCHEDULER, %service, "slot skipped, the project has no such service");
         }

@@ -30,6 +30,14 @@ pub struct AcceptedRun {
     record: Record,
 }
 
+impl AcceptedRun {
+    /// What the ledger has of it.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
 /// Why an attempt gave no run.
 #[derive(Debug)]
 enum NoRun {
@@ -183,7 +191,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         }
         self.close(report, record).await;
         let (run, backend) = (run?, Arc::clone(&inner.backend));
+        let (followers, run_id) = (Arc::clone(&inner.followers), report.run_id.clone());
         Some(inner.stages.work.spawn(async move {
+            followers.have_read(&run_id).await;
             backend.remove(run).await;
             drop(claim);
         }))

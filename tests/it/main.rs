@@ -10,6 +10,7 @@
 
 mod any_text;
 mod architecture;
+mod asking;
 mod bus;
 mod chaos;
 mod check;

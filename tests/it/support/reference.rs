@@ -1,6 +1,6 @@
 //! The reference stack on both fakes: its Compose file, the preset, and the dispatcher, seeder and monitor that a test wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,13 +11,16 @@ use sense_orchestrator::backend::compose::{ComposeBackend, ComposeOptions};
 use sense_orchestrator::bus::{Bus, Event};
 use sense_orchestrator::compose;
 use sense_orchestrator::dispatcher::{self, Lifetime, Outputs, PollServices, Scheduled};
+use sense_orchestrator::jobs::Jobs;
 use sense_orchestrator::monitor;
+use sense_orchestrator::observer::feed::Feed;
 use sense_orchestrator::projects::Projects;
 use sense_orchestrator::report::Problems;
 use sense_orchestrator::runner::{Runner, RunnerOptions, RunnerStages, ServiceOptions};
 use sense_orchestrator::schedule::Intervals;
 use sense_orchestrator::seeder::Seeder;
 use sense_orchestrator::settings::{Environment, Settings, Sources};
+use sense_orchestrator::upcoming::Upcoming;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -165,6 +168,7 @@ impl<B: Bus> Stack<B> {
         let commands = &self.settings.commands;
         let permissions = Permissions {
             profiles: commands.profiles.iter().cloned().collect(),
+            allow: BTreeSet::new(),
             deny: commands.deny.iter().cloned().collect(),
             own: Some("orchestrator".parse().unwrap()),
         };
@@ -185,7 +189,9 @@ impl<B: Bus> Stack<B> {
         let outputs =
             Outputs { intervals: self.intervals.clone(), problems: self.problems.clone(), work: self.work.clone() };
         let lifetime = Lifetime { epoch: self.epoch, period: PERIOD, intake: self.intake.clone() };
-        tokio::spawn(dispatcher::run(Arc::clone(&self.bus), self.runner.clone(), options, outputs, lifetime))
+        let (runner, intervals) = (self.runner.clone(), self.intervals.subscribe());
+        let jobs = Jobs::new(runner.clone(), intervals, Upcoming::default(), Feed::default(), None);
+        tokio::spawn(dispatcher::run(Arc::clone(&self.bus), runner, jobs, options, outputs, lifetime))
     }
 
     pub(crate) fn seeder(&self) -> Seeder<B> {
