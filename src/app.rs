@@ -14,10 +14,9 @@ use crate::bus::redis::{AddressError, RedisBus};
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::event;
-use crate::projects::Projects;
 use crate::report::Chain;
 use crate::runner::{RunnerOptions, ServiceOptions};
-use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsErrors, SettingsWarning, Sources};
+use crate::settings::{self, DockerHost, KeepOutput, Origins, Reading, Settings, SettingsWarning, Sources};
 use crate::spec::Dialect;
 
 mod ask;
@@ -27,11 +26,14 @@ mod commands;
 mod components;
 mod control;
 mod daemon;
+mod deployed;
 mod health;
+mod live;
 mod memory;
 mod own_container;
 mod project;
 mod references;
+mod reload;
 mod show;
 mod signals;
 
@@ -86,20 +88,23 @@ impl Failed {
 /// # Errors
 ///
 /// A configuration that cannot be used, or a command that failed.
-pub async fn run(command: Command, sources: Sources, settings: Result<Settings, SettingsErrors>) -> Result<(), Failed> {
-    if let Command::Check(check) = command {
-        return check::check(&sources, check).await;
-    }
-    let settings = settings.map_err(|errors| Failed::Configuration(errors.to_string()))?;
+pub async fn run(command: Command, sources: Sources, reading: Reading) -> Result<(), Failed> {
+    let sound = |reading: Reading| reading.into_sound().map_err(|errors| Failed::Configuration(errors.to_string()));
     match command {
-        Command::Daemon => Box::pin(daemon(settings)).await,
+        Command::Daemon => {
+            let (settings, origins) = sound(reading)?;
+            Box::pin(daemon(sources, settings, origins)).await
+        }
         Command::Check(check) => check::check(&sources, check).await,
-        Command::Render(render) => commands::render(&settings, &render).await,
-        Command::Config(config) => commands::config(&settings, &config).await,
-        Command::Health => health::ask(&settings).await,
+        Command::Render(render) => commands::render(&sound(reading)?.0, &render).await,
+        Command::Config(config) => commands::config(&sound(reading)?.0, &config).await,
         Command::Completions { shell } => commands::completions(shell),
         Command::Man => commands::man(),
-        command => Box::pin(client::carry_out(&settings, command)).await,
+        // Who asks the daemon needs only the place of its socket. A bad edit of the settings must not make it look dead.
+        command => {
+            let settings = reading.into_usable().map_err(|errors| Failed::Configuration(errors.to_string()))?;
+            Box::pin(client::carry_out(&settings, command)).await
+        }
     }
 }
 
@@ -165,7 +170,7 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
     }
 }
 
-async fn daemon(settings: Settings) -> Result<(), Failed> {
+async fn daemon(sources: Sources, settings: Settings, origins: Origins) -> Result<(), Failed> {
     info!(version = env!("CARGO_PKG_VERSION"), events = event::VERSION, preset = settings.preset, engine = %settings.docker.host, "starting");
     for warning in &settings.warnings {
         match warning {
@@ -176,21 +181,27 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         }
     }
     let mut signals = Box::pin(signals::ending().context("cannot listen for signals")?);
+    let hangups = signals::reloading().context("cannot listen for signals")?;
     let meaningless = signals::meaningless().context("cannot listen for signals")?;
     let engine = Arc::new(engine(&settings.docker));
-    let located = tokio::select! {
+    let placed = async {
+        let mut place = project::place(&settings.compose, engine.as_ref()).await;
+        let _ = place.look(engine.as_ref()).await;
+        place
+    };
+    let place = tokio::select! {
         biased;
         Some(signal) = futures::StreamExt::next(&mut signals) => {
             info!(signal, "stopped before the start was over");
             return Ok(());
         }
-        located = project::locate(&settings.compose, engine.as_ref()) => located,
+        place = placed => place,
     };
-    let projects =
-        Projects::open(located.options.clone()).map_err(|errors| Failed::Configuration(errors.to_string()))?;
-    let projects = Arc::new(projects);
+    let projects = Arc::new(place.open().map_err(|errors| Failed::Configuration(errors.to_string()))?);
+    let located = place.located();
     let dialect = dialect(&settings.compose, located.deployed_by);
-    info!(project = %projects.name(), compose_version = %dialect, "project loaded");
+    let files = projects.in_use().files().join(", ");
+    info!(project = %projects.name(), files, compose_version = %dialect, "project loaded");
     let memory = tokio::select! {
         biased;
         Some(signal) = futures::StreamExt::next(&mut signals) => {
@@ -204,7 +215,7 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let bus = Arc::new(bus);
     let daemon = Daemon {
         settings: settings.clone(),
-        engine,
+        engine: Arc::clone(&engine),
         bus: Arc::clone(&bus),
         projects,
         compose: compose_options(&settings.docker, dialect),
@@ -213,8 +224,12 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     };
     let mut running = daemon.start().context("own source id")?;
     let intake = running.supervisor.stages().intake;
+    let (live, events) = (Arc::clone(&running.live), running.runner.events().clone());
+    let (reload, reloading) = reload::reload(sources, origins, (place, engine), live, events);
+    running.supervisor.start("settings", reloading.run(hangups, intake.clone()));
     let asked = control::Daemon {
         settings,
+        reload,
         jobs: running.jobs.clone(),
         runner: running.runner.clone(),
         bus: Arc::clone(&bus),

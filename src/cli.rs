@@ -67,6 +67,8 @@ pub enum Command {
     Render(Render),
     /// Print the Compose project as it was understood, as JSON
     Config(Config),
+    /// Have the running daemon read its settings and the Compose files again, and say what changed
+    Reload,
     /// Exit with 0 while the running daemon is well, with 1 otherwise
     Health,
     /// List the jobs: what has a schedule or has run

@@ -340,6 +340,9 @@ pub struct Health {
     pub project: String,
     /// `ok`, `in memory`, or why the state directory cannot be used: the daemon goes on in memory, and is well.
     pub ledger: String,
+    /// `ok`, or what is wrong with the settings as they are now, while the last good ones are in use: the daemon is well.
+    #[serde(default)]
+    pub settings: String,
     /// What else is wrong, such as a run that goes on past its limit.
     #[serde(default)]
     pub problems: Vec<String>,

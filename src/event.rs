@@ -269,6 +269,28 @@ pub enum Event {
         /// Which.
         peer: Peer,
     },
+    /// The settings were read again, and differ.
+    SettingsReloaded {
+        /// The paths of what is in force now.
+        changed: Vec<String>,
+    },
+    /// Settings differ that count from the next start on.
+    SettingsNeedRestart {
+        /// Their paths.
+        keys: Vec<String>,
+    },
+    /// The settings were read again, and cannot be used.
+    SettingsRefused {
+        /// Everything that is wrong with them.
+        error: String,
+    },
+    /// The project was deployed with other Compose files, which count now.
+    ProjectFilesChanged {
+        /// The files, on the host.
+        files: Vec<String>,
+        /// The container that was made from them.
+        container: String,
+    },
     /// A service has had no success for too long.
     ServiceOverdue {
         /// The service.
@@ -443,6 +465,10 @@ impl Event {
             Self::ProjectBroken { .. } => "project_broken",
             Self::ConnectionLost { .. } => "connection_lost",
             Self::ConnectionBack { .. } => "connection_back",
+            Self::SettingsReloaded { .. } => "settings_reloaded",
+            Self::SettingsNeedRestart { .. } => "settings_need_restart",
+            Self::SettingsRefused { .. } => "settings_refused",
+            Self::ProjectFilesChanged { .. } => "project_files_changed",
             Self::ServiceOverdue { .. } => "service_overdue",
             Self::ServiceRecovered { .. } => "service_recovered",
         }

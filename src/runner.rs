@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -174,7 +175,7 @@ struct Inner<K, B> {
     backend: Arc<K>,
     bus: Arc<B>,
     projects: Arc<Projects>,
-    options: RunnerOptions,
+    options: watch::Sender<Arc<RunnerOptions>>,
     stages: RunnerStages,
     claims: Claims,
     history: History,
@@ -206,8 +207,19 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         projects.observed_by(history.events.clone());
         let claims = Claims::new(stages.abort.clone());
         let (overruns, followers) = (Overruns::default(), Arc::default());
+        let options = watch::Sender::new(Arc::new(options));
         let inner = Inner { backend, bus, projects, options, stages, claims, history, overruns, followers };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Changes the options, for what begins from now on.
+    pub fn reconfigure(&self, options: RunnerOptions) {
+        self.inner.options.send_replace(Arc::new(options));
+    }
+
+    /// The options as they are now.
+    fn options(&self) -> Arc<RunnerOptions> {
+        Arc::clone(&self.inner.options.borrow())
     }
 
     /// Where the core says what happens.
@@ -233,11 +245,6 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// Ends a service's run before its time, with its stop grace period; names it.
     pub fn cancel(&self, service: &ServiceName) -> Option<RunId> {
         self.inner.claims.cancel(service)
-    }
-
-    /// Longest that a run of the service may take.
-    pub fn limit(&self, service: &ServiceName) -> Duration {
-        self.inner.options.service(service).limit
     }
 
     /// Where what outlives its asker goes on.
@@ -297,7 +304,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// What would fail the run before its container is there: the files, the Engine, or a plan that cannot be made.
     pub async fn dry_run(&self, service: &ServiceName) -> Result<Graph, Failure> {
         let inner = &self.inner;
-        let own = inner.options.service(service);
+        let options = self.options();
+        let own = options.service(service);
         let project = &inner.projects.select(service, own.profile.as_deref()).map_err(Failure::Project)?;
         let slug = &Slug::new(random(), &project.name, service);
         inner.backend.dry_run(RunSpec { project, service, slug, environment: &own.environment }).await

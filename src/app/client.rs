@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::show::{Screen, print};
-use super::{Failed, ask, commands};
+use super::{Failed, ask, commands, health};
 use crate::cli::{self, Command, Moment};
 use crate::clock::Timestamp;
 use crate::control::client::Connection;
@@ -61,28 +61,10 @@ pub(super) async fn carry_out(settings: &Settings, command: Command) -> Result<(
             Answer::Status(status) => Ok(print(&screen.status(&status))?),
             _ => Err(unexpected()),
         },
-        Command::Explain(cli::Explain { job, time, output: cli::Json { json } }) => {
-            let at = time.map(|time| match time {
-                Moment::At(at) => at,
-                Moment::Ago(ago) => Timestamp(Timestamp::now().0 - ago.as_secs_f64()),
-            });
-            match ask::first_line(settings, Request::Explain { job, at }).await? {
-                Answer::Explanation(explanation) if json => print_pretty(&explanation),
-                Answer::Explanation(explanation) => Ok(print(&screen.explanation(&explanation))?),
-                _ => Err(unexpected()),
-            }
-        }
-        Command::Events(cli::Events { follow, output: cli::Json { json } }) => {
-            let mut lines = ask::open(settings, Request::Events { follow }).await?;
-            while let Some(line) = lines.next().await.map_err(anyhow::Error::from)? {
-                match line {
-                    Answer::Event(event) if json => print_line(&event)?,
-                    Answer::Event(event) => print(&screen.event(&event))?,
-                    other => note(&other),
-                }
-            }
-            Ok(())
-        }
+        Command::Explain(options) => explain(settings, options, screen).await,
+        Command::Events(options) => events(settings, options, screen).await,
+        Command::Health => health::ask(settings).await,
+        Command::Reload => done(settings, Request::Reload, "reloading").await,
         Command::Run(cli::Run { job: None, .. }) => {
             Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
         }
@@ -126,10 +108,35 @@ pub(super) async fn carry_out(settings: &Settings, command: Command) -> Result<(
         | Command::Check(_)
         | Command::Render(_)
         | Command::Config(_)
-        | Command::Health
         | Command::Completions { .. }
         | Command::Man => Err(unexpected()),
     }
+}
+
+async fn explain(settings: &Settings, options: cli::Explain, screen: Screen) -> Result<(), Failed> {
+    let cli::Explain { job, time, output: cli::Json { json } } = options;
+    let at = time.map(|time| match time {
+        Moment::At(at) => at,
+        Moment::Ago(ago) => Timestamp(Timestamp::now().0 - ago.as_secs_f64()),
+    });
+    match ask::first_line(settings, Request::Explain { job, at }).await? {
+        Answer::Explanation(explanation) if json => print_pretty(&explanation),
+        Answer::Explanation(explanation) => Ok(print(&screen.explanation(&explanation))?),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn events(settings: &Settings, options: cli::Events, screen: Screen) -> Result<(), Failed> {
+    let cli::Events { follow, output: cli::Json { json } } = options;
+    let mut lines = ask::open(settings, Request::Events { follow }).await?;
+    while let Some(line) = lines.next().await.map_err(anyhow::Error::from)? {
+        match line {
+            Answer::Event(event) if json => print_line(&event)?,
+            Answer::Event(event) => print(&screen.event(&event))?,
+            other => note(&other),
+        }
+    }
+    Ok(())
 }
 
 fn record(answer: Answer) -> Option<Record> {
@@ -217,7 +224,7 @@ async fn done(settings: &Settings, request: Request, what: &str) -> Result<(), F
     let mut lines = ask::open(settings, request).await?;
     while let Some(line) = spinning(what, lines.next()).await.map_err(anyhow::Error::from)? {
         match line {
-            Answer::Done(done) => print(&text::one_line(&done))?,
+            Answer::Done(done) => print(&text::lines(&done))?,
             other => note(&other),
         }
     }

@@ -1,6 +1,5 @@
 //! The components as the settings describe them.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +9,10 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::RETRY;
-use crate::action::permission::Permissions;
+use super::live::{self, Live};
 use crate::backend::Backend;
 use crate::bus::{Bus, Connection};
-use crate::dispatcher::{self, Lifetime, Outputs, PollServices, Scheduled, ScheduledServices};
+use crate::dispatcher::{self, Lifetime, Outputs, ScheduledServices};
 use crate::jobs::Jobs;
 use crate::message::{SCHEDULE, config_key};
 use crate::monitor;
@@ -47,8 +46,8 @@ pub(super) struct Parts<K, B> {
 }
 
 impl<K: Backend, B: Bus> Parts<K, B> {
-    /// Starts all components but the bus.
-    pub(super) fn start(self, supervisor: &mut Supervisor) {
+    /// Starts all components but the bus; gives what they can be told anew.
+    pub(super) fn start(self, supervisor: &mut Supervisor) -> Live<K, B> {
         let (stages, work) = (supervisor.stages(), supervisor.work());
         let epoch = Instant::now();
         let period = self.settings.health.interval;
@@ -62,21 +61,36 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             &self.settings.seed_variables.0,
         );
 
-        let inputs = monitor::Inputs { intervals: intervals.subscribe(), problems: problems.subscribe() };
-        let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), self.monitor());
-        supervisor.start("monitor", monitor::run(bus, runner, options, inputs, (epoch, period), intake.clone()));
+        // Commands, messages and the schedule's changes come over Redis only.
+        let redis = self.settings.redis.is_some();
+        let live = Live {
+            runner: self.runner.clone(),
+            intervals: intervals.clone(),
+            problems: problems.clone(),
+            monitor: watch::Sender::new(Arc::new(self.monitor())),
+            dispatcher: watch::Sender::new(Arc::new(live::dispatcher(&self.settings, self.own_service.as_ref()))),
+            redis,
+            own_service: self.own_service.clone(),
+            looks: (epoch, period),
+        };
+
+        let inputs = monitor::Inputs {
+            options: live.monitor.subscribe(),
+            intervals: intervals.subscribe(),
+            problems: problems.subscribe(),
+        };
+        let (bus, runner) = (Arc::clone(&self.bus), self.runner.clone());
+        supervisor.start("monitor", monitor::run(bus, runner, inputs, (epoch, period), intake.clone()));
 
         let outputs = Outputs { intervals: intervals.clone(), problems, work: work.clone() };
         let jobs = self.jobs.clone();
         let lifetime = Lifetime { epoch, period, intake: intake.clone() };
-        let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), self.dispatcher());
-        // Commands, messages and the schedule's changes come over Redis only.
-        let redis = self.settings.redis.is_some();
+        let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), live.dispatcher.subscribe());
         if redis {
             supervisor.start("dispatcher", dispatcher::run(bus, runner, jobs, options, outputs, lifetime));
         }
 
-        let schedule = self.poll_services().of(&self.runner.projects().current());
+        let schedule = live.dispatcher.borrow().services.of(&self.runner.projects().current());
         let first_run = match self.settings.scheduler.first_run {
             FirstRun::Immediate => crate::schedule::FirstSlot::Now,
             FirstRun::Due => crate::schedule::FirstSlot::WhereMissed,
@@ -105,51 +119,17 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             };
             tokio::join!(runs, seeding);
         });
+        live
     }
 
     fn monitor(&self) -> monitor::Options {
-        let services = self.settings.services.iter();
         monitor::Options {
             own: self.own_source.clone(),
-            sources: services.filter_map(|(name, own)| Some((name.clone(), own.status.clone()?))).collect(),
+            sources: live::sources(&self.settings),
             overdue_factor: self.settings.health.overdue_factor,
             remind: self.settings.health.remind,
             status_ttl: self.settings.health.status_ttl,
         }
-    }
-
-    fn dispatcher(&self) -> dispatcher::Options {
-        dispatcher::Options {
-            actions: self.settings.actions.clone(),
-            reactions: self.settings.reactions.clone(),
-            config_changes: self.settings.config_changes.clone(),
-            services: self.poll_services(),
-            max_in_flight: self.settings.commands.max_in_flight,
-            reply_ttl: self.settings.commands.reply_ttl,
-        }
-    }
-
-    fn poll_services(&self) -> PollServices {
-        let commands = &self.settings.commands;
-        let permissions = Permissions {
-            profiles: commands.profiles.iter().cloned().collect(),
-            // Without a preset, and without a word on commands, these are what somebody else's stack has for them.
-            allow: if self.settings.preset == "none" && commands.profiles.is_empty() {
-                self.settings.intervals().into_keys().collect()
-            } else {
-                BTreeSet::new()
-            },
-            deny: commands.deny.iter().cloned().collect(),
-            own: self.own_service.clone(),
-        };
-        let services = self.settings.services.iter();
-        let on_command = services.filter(|(_, own)| !own.is_scheduled()).map(|(name, _)| name.clone()).collect();
-        let intervals = self.settings.intervals().into_iter();
-        let scheduled = intervals.map(|(service, default)| {
-            let key = self.settings.service(&service).schedule_key.to_owned();
-            (service, Scheduled { key, default, by_settings: true })
-        });
-        PollServices { scheduled: scheduled.collect(), on_command, permissions }
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use super::health;
+use super::reload::Asker;
 use crate::backend::Backend;
 use crate::bus::Bus;
 use crate::control::place::Bound;
@@ -24,6 +24,7 @@ use crate::settings::Settings;
 /// What is asked.
 pub(super) struct Daemon<K, B> {
     pub(super) settings: Settings,
+    pub(super) reload: Asker,
     pub(super) jobs: Jobs<K, B>,
     pub(super) runner: Runner<K, B>,
     pub(super) bus: Arc<B>,
@@ -60,7 +61,7 @@ impl<K: Backend, B: Bus> Daemon<K, B> {
 
     /// Everything that is known of the daemon.
     async fn status(&self, asked: &Greeting) -> Map<String, Value> {
-        let health = health::look(&self.runner, self.bus.as_ref(), &self.ledger, asked).await;
+        let health = self.health(asked).await;
         let mut status = self.jobs.status();
         status.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
         if let Ok(Value::Object(health)) = serde_json::to_value(health) {
@@ -78,8 +79,12 @@ fn lines<K: Backend, B: Bus>(
 ) -> BoxStream<'static, Answer> {
     let this = Arc::clone(daemon);
     match request {
-        Request::Health => stream::once(async move {
-            Answer::Health(health::look(&this.runner, this.bus.as_ref(), &this.ledger, &asked).await)
+        Request::Health => stream::once(async move { Answer::Health(this.health(&asked).await) }).boxed(),
+        Request::Reload => stream::once(async move {
+            match this.reload.ask().await {
+                Ok(done) => Answer::Done(done),
+                Err(faults) => Answer::Error(faults),
+            }
         })
         .boxed(),
         Request::Intervals => {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::components::Parts;
+use super::live::Live;
 use super::{OWN_SOURCE, runner_options};
 use crate::backend::compose::{ComposeBackend, ComposeOptions};
 use crate::bus::Bus;
@@ -56,6 +57,8 @@ pub struct Running<E, B> {
     pub supervisor: Supervisor,
     /// The intervals in force.
     pub intervals: watch::Receiver<Arc<Intervals>>,
+    /// What of the settings can be told anew.
+    pub(super) live: Arc<Live<ComposeBackend<E>, B>>,
     grace: Duration,
     bus: Arc<B>,
     records_to_redis: redis_records::Writer<B>,
@@ -101,8 +104,8 @@ impl<E: Engine, B: Bus> Daemon<E, B> {
             own_service: self.own_service,
             own_source: OWN_SOURCE.parse()?,
         };
-        parts.start(&mut supervisor);
-        Ok(Running { runner, jobs, supervisor, intervals: in_force, grace, bus: self.bus, records_to_redis })
+        let live = Arc::new(parts.start(&mut supervisor));
+        Ok(Running { runner, jobs, supervisor, intervals: in_force, live, grace, bus: self.bus, records_to_redis })
     }
 }
 

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::control::Daemon;
 use super::{Failed, ask};
 use crate::backend::Backend;
 use crate::bus::{Bus, Connection};
 use crate::control::{Answer, Greeting, Health, Request};
-use crate::ledger::StoreStatus;
 use crate::names::{ProjectName, ServiceName};
 use crate::report::Chain;
 use crate::runner::Runner;
@@ -24,31 +23,30 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How long the Engine may take to answer: less than that, so that it is named.
 const ENGINE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How the daemon is.
-pub(super) async fn look<K: Backend, B: Bus>(
-    runner: &Runner<K, B>,
-    bus: &B,
-    ledger: &watch::Receiver<StoreStatus>,
-    asked: &Greeting,
-) -> Health {
-    let engine = match timeout(ENGINE_LIMIT, runner.ping()).await {
-        Ok(Ok(())) => None,
-        Ok(Err(failure)) => Some(Chain(&failure).to_string()),
-        Err(_) => Some("no answer in time".to_owned()),
-    };
-    let redis = match &*bus.connection().borrow() {
-        Connection::Up { .. } => bus.refusals().borrow().first().cloned(),
-        Connection::Off => None,
-        Connection::Untried => Some("not connected yet".to_owned()),
-        Connection::Down { reason, .. } => Some(reason.clone()),
-    };
-    let problems = problems(runner);
-    let project = runner.broken_project();
-    let well = engine.is_none() && redis.is_none() && problems.is_empty();
-    let said = |fault: Option<String>| fault.unwrap_or_else(|| "ok".to_owned());
-    let (engine, redis, project) = (said(engine), said(redis), said(project));
-    let ledger = ledger.borrow().to_string();
-    Health { well, engine, redis, project, ledger, problems, project_name: asked.project_name.clone(), pid: asked.pid }
+impl<K: Backend, B: Bus> Daemon<K, B> {
+    /// How the daemon is.
+    pub(super) async fn health(&self, asked: &Greeting) -> Health {
+        let engine = match timeout(ENGINE_LIMIT, self.runner.ping()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) => Some(Chain(&failure).to_string()),
+            Err(_) => Some("no answer in time".to_owned()),
+        };
+        let redis = match &*self.bus.connection().borrow() {
+            Connection::Up { .. } => self.bus.refusals().borrow().first().cloned(),
+            Connection::Off => None,
+            Connection::Untried => Some("not connected yet".to_owned()),
+            Connection::Down { reason, .. } => Some(reason.clone()),
+        };
+        let problems = problems(&self.runner);
+        let project = self.runner.broken_project();
+        let well = engine.is_none() && redis.is_none() && problems.is_empty();
+        let said = |fault: Option<String>| fault.unwrap_or_else(|| "ok".to_owned());
+        let (engine, redis, project) = (said(engine), said(redis), said(project));
+        let settings = said(self.reload.broken());
+        let ledger = self.ledger.borrow().to_string();
+        let (project_name, pid) = (asked.project_name.clone(), asked.pid);
+        Health { well, engine, redis, project, ledger, settings, problems, project_name, pid }
+    }
 }
 
 /// What makes the daemon unwell besides a lost connection.

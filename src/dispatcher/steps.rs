@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::lock;
-use super::poll_services::PollServices;
+use super::{Options, lock};
 use crate::action::permission::NotAllowed;
 use crate::action::{Action, Reaction, Report, Step, Target};
 use crate::backend::Backend;
@@ -62,13 +61,18 @@ impl Fault {
 pub(super) struct Steps<K, B> {
     pub(super) bus: Arc<B>,
     pub(super) runner: Runner<K, B>,
-    pub(super) services: Arc<PollServices>,
+    pub(super) options: watch::Receiver<Arc<Options>>,
     pub(super) jobs: Jobs<K, B>,
     pub(super) intake: CancellationToken,
     pub(super) results: ResultTurns,
 }
 
 impl<K: Backend, B: Bus> Steps<K, B> {
+    /// The options as they are now.
+    pub(super) fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.options.borrow())
+    }
+
     /// Carries out an action and returns the `data` of its reply.
     pub(super) async fn action(
         &self,
@@ -207,7 +211,8 @@ impl<K: Backend, B: Bus> Steps<K, B> {
     }
 
     fn may_operate(&self, target: &Target, service: &ServiceName) -> Result<(), NotAllowed> {
-        let permissions = &self.services.permissions;
+        let options = self.options();
+        let permissions = &options.services.permissions;
         match target {
             // Who wrote the settings permitted it.
             Target::Fixed(_) => permissions.by_settings(service),
@@ -224,7 +229,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         let Err(why) = self.may_operate(target, &service) else {
             return self.runner.restart(&service).await.map_err(|error| Fault::of(&error));
         };
-        if let Err(why) = self.services.permissions.restart(&service) {
+        if let Err(why) = self.options().services.permissions.restart(&service) {
             return Err(Fault::refused(format!("service {service} is not allowed: {why}")));
         }
         match self.runner.restart_existing(&service).await {
@@ -255,7 +260,8 @@ impl<K: Backend, B: Bus> Steps<K, B> {
             return Ok(service);
         }
         // A service may be named as the schedule names it.
-        let named = self.services.of(&project).into_iter().find(|(_, scheduled)| scheduled.key == service.as_str());
+        let named =
+            self.options().services.of(&project).into_iter().find(|(_, scheduled)| scheduled.key == service.as_str());
         match named {
             Some((named, _)) if known(&named) => Ok(named),
             Some(_) | None => Err(Fault::refused(format!("no such service: {service}"))),

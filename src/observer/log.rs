@@ -21,6 +21,7 @@ const DISPATCHER: &str = "sense_orchestrator::dispatcher";
 const MONITOR: &str = "sense_orchestrator::monitor";
 const SEEDER: &str = "sense_orchestrator::seeder";
 const PROJECTS: &str = "sense_orchestrator::projects";
+const SETTINGS: &str = "sense_orchestrator::settings";
 
 /// Most lines about commands in a minute: anybody can send thousands.
 const COMMAND_LINES: u32 = 300;
@@ -54,6 +55,29 @@ impl Default for Log {
             replies: limit(1),
             connections: limit(CONNECTION_LINES),
         }
+    }
+}
+
+/// The lines of settings and Compose files that were read again.
+fn files(event: &Event) {
+    match event {
+        Event::SettingsReloaded { changed } => {
+            info!(target: SETTINGS, changed = changed.join(", "), "settings reloaded");
+        }
+        Event::SettingsNeedRestart { keys } => {
+            warn!(target: SETTINGS, keys = keys.join(", "), "settings need a restart");
+        }
+        Event::SettingsRefused { error } => {
+            warn!(target: SETTINGS, error, "settings not loaded, the last good ones stay in use");
+        }
+        Event::ProjectChanged { project } => info!(target: PROJECTS, %project, "project loaded again"),
+        Event::ProjectBroken { error } => {
+            warn!(target: PROJECTS, error, "project not loaded, the last good one stays in use");
+        }
+        Event::ProjectFilesChanged { files, container } => {
+            info!(target: PROJECTS, files = files.join(", "), container, "other compose files count now");
+        }
+        _ => {}
     }
 }
 
@@ -148,12 +172,14 @@ impl Observer for Log {
                 warn!(target: SEEDER, key, problem, "config not remembered");
             }
             Event::ConfigDeleted { section } => info!(target: SEEDER, section, "config deleted"),
-            Event::ProjectChanged { project } => info!(target: PROJECTS, %project, "project loaded again"),
-            Event::ProjectBroken { error } => {
-                warn!(target: PROJECTS, error, "project not loaded, the last good one stays in use");
-            }
             Event::ConnectionLost { peer, reason } => self.connection_lost(*peer, reason),
             Event::ConnectionBack { peer } => self.connection_back(*peer),
+            Event::SettingsReloaded { .. }
+            | Event::SettingsNeedRestart { .. }
+            | Event::SettingsRefused { .. }
+            | Event::ProjectChanged { .. }
+            | Event::ProjectBroken { .. }
+            | Event::ProjectFilesChanged { .. } => files(event),
             Event::ServiceOverdue { service, source, silent, every } => {
                 let source = source.as_ref().map(tracing::field::display);
                 let (silent_s, interval_s) = (silent.as_secs(), every.as_secs());

@@ -128,7 +128,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let run_id = slug.run_id();
         let turn_by = Instant::now() + request.wait_for_turn;
         let claim = self.claim(service, &run_id, turn_by).await?;
-        let options = inner.options.service(service);
+        let all = self.options();
+        let options = all.service(service);
         let record_of_run = record.take().unwrap_or_else(|| self.begin(&request, &slug));
         *record = Some(record_of_run);
         let trigger = request.trigger;
@@ -181,10 +182,10 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     ) -> Option<JoinHandle<()>> {
         let inner = &self.inner;
         if let Some(run) = &run
-            && (inner.options.tail_of_success || !report.outcome.is_success())
+            && (self.options().tail_of_success || !report.outcome.is_success())
             && report.container_started_at.is_some()
         {
-            report.tail = inner.backend.tail(run, inner.options.tail).await;
+            report.tail = inner.backend.tail(run, self.options().tail).await;
         }
         if let Some(claim) = &claim {
             claim.ended();
@@ -209,7 +210,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             }
             Err(InTheWay::Running(_) | InTheWay::Removing) => {}
         }
-        let removed_by = Instant::now() + inner.options.service(service).limit;
+        let removed_by = Instant::now() + self.options().service(service).limit;
         tokio::select! {
             biased;
             () = inner.stages.intake.cancelled() => Err(RunError::ShuttingDown),

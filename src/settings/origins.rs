@@ -11,6 +11,14 @@ impl Origins {
         Self(merged)
     }
 
+    /// The settings that differ from those of `earlier`, by their paths.
+    ///
+    /// A file that a setting names, such as one with a password, is not looked into.
+    #[must_use]
+    pub fn changed_since(&self, earlier: &Self) -> Vec<String> {
+        self.0.differences(&earlier.0)
+    }
+
     /// Where the user says the setting at `path`, or one below it; none where only the defaults or a preset do.
     #[must_use]
     pub fn of_user(&self, path: &[&str]) -> Option<Place> {

@@ -136,6 +136,10 @@ fn samples() -> Vec<Event> {
         Event::ConfigDeleted { section: section() },
         Event::ProjectChanged { project: "p".parse().unwrap() },
         Event::ProjectBroken { error: why() },
+        Event::SettingsReloaded { changed: vec!["services.a.every".to_owned()] },
+        Event::SettingsNeedRestart { keys: vec!["docker.host".to_owned()] },
+        Event::SettingsRefused { error: why() },
+        Event::ProjectFilesChanged { files: vec!["/srv/compose.yaml".to_owned()], container: "p-web-1".to_owned() },
         Event::ServiceOverdue { service: service(), source: "s".parse().ok(), silent: SECOND, every: SECOND },
         Event::ServiceRecovered { service: service() },
     ];

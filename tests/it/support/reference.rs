@@ -165,6 +165,13 @@ impl<B: Bus> Stack<B> {
         &self,
         change: impl FnOnce(&mut dispatcher::Options),
     ) -> tokio::task::JoinHandle<()> {
+        let mut options = self.dispatcher_options();
+        change(&mut options);
+        self.start_dispatcher_on(watch::Sender::new(Arc::new(options)).subscribe())
+    }
+
+    /// What the settings tell the dispatcher.
+    pub(crate) fn dispatcher_options(&self) -> dispatcher::Options {
         let commands = &self.settings.commands;
         let permissions = Permissions {
             profiles: commands.profiles.iter().cloned().collect(),
@@ -177,15 +184,21 @@ impl<B: Bus> Stack<B> {
             (service, Scheduled { key, default, by_settings: true })
         });
         let on_command = ["source-camera".parse().unwrap()].into();
-        let mut options = dispatcher::Options {
+        dispatcher::Options {
             actions: self.settings.actions.clone(),
             reactions: self.settings.reactions.clone(),
             config_changes: self.settings.config_changes.clone(),
             services: PollServices { scheduled: scheduled.collect(), on_command, permissions },
             max_in_flight: self.settings.commands.max_in_flight,
             reply_ttl: self.settings.commands.reply_ttl,
-        };
-        change(&mut options);
+        }
+    }
+
+    /// A dispatcher whose options may change.
+    pub(crate) fn start_dispatcher_on(
+        &self,
+        options: watch::Receiver<Arc<dispatcher::Options>>,
+    ) -> tokio::task::JoinHandle<()> {
         let outputs =
             Outputs { intervals: self.intervals.clone(), problems: self.problems.clone(), work: self.work.clone() };
         let lifetime = Lifetime { epoch: self.epoch, period: PERIOD, intake: self.intake.clone() };
@@ -217,9 +230,11 @@ impl<B: Bus> Stack<B> {
             remind: health.remind,
             status_ttl: health.status_ttl,
         };
-        let inputs = monitor::Inputs { intervals: self.intervals.subscribe(), problems: self.problems.subscribe() };
+        let options = watch::Sender::new(Arc::new(options)).subscribe();
+        let inputs =
+            monitor::Inputs { options, intervals: self.intervals.subscribe(), problems: self.problems.subscribe() };
         let (bus, runner) = (Arc::clone(&self.bus), self.runner.clone());
-        tokio::spawn(monitor::run(bus, runner, options, inputs, (self.epoch, PERIOD), self.intake.clone()))
+        tokio::spawn(monitor::run(bus, runner, inputs, (self.epoch, PERIOD), self.intake.clone()))
     }
 
     /// Says what a service's containers do.
