@@ -10,10 +10,14 @@ use crate::engine::ApiVersion;
 use crate::names::ServiceName;
 use crate::settings::Argument;
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 78 settings or Compose files that cannot be read. `run` and `wait` end as the
+run did: with its exit code, 1 where it has none, 124 past its time limit, 130 cancelled.";
+
 /// Runs a Compose stack's poll services on intervals and its on-demand services by command, through the Docker Engine
 /// API, as `docker compose` itself would.
 #[derive(Debug, Parser)]
-#[command(name = "sense-orchestrator", version, max_term_width = 100)]
+#[command(name = "sense-orchestrator", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Settings file in YAML; without it the one that `ORCHESTRATOR_CONFIG` names, if any
     #[arg(long, value_name = "FILE", global = true)]

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use anyhow::Context;
 use clap::CommandFactory;
+use clap_mangen::Man;
 
 use super::{Failed, dialect, engine, project};
 use crate::cli;
@@ -113,11 +114,31 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failed> {
     Ok(write_out(&script)?)
 }
 
-/// Prints the manual page.
+/// Prints the manual page: one, with all commands.
 pub(super) fn man() -> Result<(), Failed> {
+    Ok(write_out(&manual(cli::Cli::command()).context("no manual page")?)?)
+}
+
+fn manual(program: clap::Command) -> std::io::Result<Vec<u8>> {
+    let commands: Vec<clap::Command> = program.get_subcommands().cloned().collect();
+    let whole = Man::new(program);
     let mut page = Vec::new();
-    clap_mangen::Man::new(cli::Cli::command()).render(&mut page).context("no manual page")?;
-    Ok(write_out(&page)?)
+    whole.render_title(&mut page)?;
+    whole.render_name_section(&mut page)?;
+    whole.render_synopsis_section(&mut page)?;
+    whole.render_options_section(&mut page)?;
+    for command in commands {
+        let name = command.get_name().to_owned();
+        let command = Man::new(command.bin_name(format!("{PROGRAM} {name}")));
+        let mut section = Vec::new();
+        command.render_synopsis_section(&mut section)?;
+        command.render_description_section(&mut section)?;
+        command.render_options_section(&mut section)?;
+        let section = String::from_utf8_lossy(&section).replace("\n.SH ", "\n.SS ").replacen(".SH ", ".SS ", 1);
+        page.extend_from_slice(format!(".SH {}\n{section}", name.to_uppercase()).as_bytes());
+    }
+    whole.render_extra_section(&mut page)?;
+    Ok(page)
 }
 
 fn write_out(text: &[u8]) -> anyhow::Result<()> {
