@@ -12,8 +12,11 @@ use serde_json::{Map, Value};
 use crate::clock::Span;
 use crate::names::{ServiceName, SourceId};
 
+mod built_in;
 pub mod permission;
 pub mod text;
+
+pub use built_in::built_in;
 
 use text::{Root, Text};
 
@@ -69,6 +72,8 @@ pub enum Step {
     Report(Report),
     /// Let time pass.
     Wait(Duration),
+    /// Do something with a job, or tell of it. Built-in actions have such steps, those of the settings do not.
+    Job(JobVerb, Target),
     /// Write an error into a source's status.
     Status {
         /// Which source.
@@ -76,6 +81,21 @@ pub enum Step {
         /// Its `last_error`.
         error: Text,
     },
+}
+
+/// What is done with a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobVerb {
+    /// End its run.
+    Cancel,
+    /// Skip its slots from now on.
+    Pause,
+    /// Skip them no more.
+    Resume,
+    /// Put its newest records into the reply, as `runs`.
+    Runs,
+    /// Put the end of its newest run's output into the reply, as `logs`.
+    Logs,
 }
 
 /// What a `report` step tells.
@@ -233,6 +253,11 @@ impl Step {
             Self::Reply { .. } => "reply",
             Self::Report(_) => "report",
             Self::Wait(_) => "wait",
+            Self::Job(JobVerb::Cancel, _) => "cancel",
+            Self::Job(JobVerb::Pause, _) => "pause",
+            Self::Job(JobVerb::Resume, _) => "resume",
+            Self::Job(JobVerb::Runs, _) => "runs",
+            Self::Job(JobVerb::Logs, _) => "logs",
             Self::Status { .. } => "status",
         }
     }
@@ -251,7 +276,8 @@ impl Step {
             | Self::Start(service)
             | Self::Stop(service)
             | Self::Restart(service)
-            | Self::CancelStart(service) => Some(service),
+            | Self::CancelStart(service)
+            | Self::Job(_, service) => Some(service),
             Self::Status { .. } | Self::Publish { .. } | Self::Reply { .. } | Self::Report(_) | Self::Wait(_) => None,
         }
     }
@@ -278,6 +304,7 @@ impl Step {
             | Self::Publish { .. }
             | Self::Reply { .. }
             | Self::Report(_)
+            | Self::Job(..)
             | Self::Wait(_) => (None, None),
         };
         env.into_iter().flat_map(BTreeMap::values).chain(error)

@@ -15,21 +15,27 @@ use crate::bus::redis::{AddressError, RedisBus};
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::event;
-use crate::projects::Projects;
 use crate::report::Chain;
 use crate::runner::{RunnerOptions, ServiceOptions};
-use crate::settings::{self, DockerHost, KeepOutput, Settings, SettingsErrors, SettingsWarning, Sources};
+use crate::settings::{self, DockerHost, KeepOutput, Origins, Reading, Settings, SettingsWarning, Sources};
 use crate::spec::Dialect;
 
+mod ask;
 mod check;
+mod client;
 mod commands;
 mod components;
+mod control;
 mod daemon;
+mod deployed;
 mod health;
+mod live;
 mod memory;
 mod own_container;
 mod project;
 mod references;
+mod reload;
+mod show;
 mod signals;
 mod standby;
 
@@ -55,6 +61,8 @@ pub enum Failed {
     Configuration(String),
     /// The command line asks for what there is not.
     Usage(String),
+    /// What was asked for ended so, as everybody was told already.
+    Exit(u8),
     /// Something else went wrong.
     Other(anyhow::Error),
 }
@@ -72,6 +80,7 @@ impl Failed {
         match self {
             Self::Configuration(_) => ExitCode::from(EX_CONFIG),
             Self::Usage(_) => ExitCode::from(USAGE),
+            Self::Exit(code) => ExitCode::from(*code),
             Self::Other(_) => ExitCode::FAILURE,
         }
     }
@@ -82,20 +91,24 @@ impl Failed {
 /// # Errors
 ///
 /// A configuration that cannot be used, or a command that failed.
-pub async fn run(command: Command, sources: Sources, settings: Result<Settings, SettingsErrors>) -> Result<(), Failed> {
-    if let Command::Check(check) = command {
-        return check::check(&sources, check).await;
-    }
-    let settings = settings.map_err(|errors| Failed::Configuration(errors.to_string()))?;
+pub async fn run(command: Command, sources: Sources, reading: Reading) -> Result<(), Failed> {
+    let sound = |reading: Reading| reading.into_sound().map_err(|errors| Failed::Configuration(errors.to_string()));
     match command {
-        Command::Daemon => standby::serve(settings.daemon.standby, || Box::pin(daemon(settings.clone()))).await,
-        Command::Run => {
-            Err(Failed::Usage("what is to be run? The daemon is started by `sense-orchestrator daemon`".to_owned()))
+        Command::Daemon => {
+            let (settings, origins) = sound(reading)?;
+            let life = || Box::pin(daemon(sources.clone(), settings.clone(), origins.clone()));
+            standby::serve(settings.daemon.standby, life).await
         }
         Command::Check(check) => check::check(&sources, check).await,
-        Command::Render(render) => commands::render(&settings, &render).await,
-        Command::Config(config) => commands::config(&settings, &config).await,
-        Command::Health => health::ask(&settings).await,
+        Command::Render(render) => commands::render(&sound(reading)?.0, &render).await,
+        Command::Config(config) => commands::config(&sound(reading)?.0, &config).await,
+        Command::Completions { shell } => commands::completions(shell),
+        Command::Man => commands::man(),
+        // Who asks the daemon needs only the place of its socket. A bad edit of the settings must not make it look dead.
+        command => {
+            let settings = reading.into_usable().map_err(|errors| Failed::Configuration(errors.to_string()))?;
+            Box::pin(client::carry_out(&settings, command)).await
+        }
     }
 }
 
@@ -161,7 +174,7 @@ fn runner_options(settings: &Settings) -> RunnerOptions {
     }
 }
 
-async fn daemon(settings: Settings) -> Result<(), Failed> {
+async fn daemon(sources: Sources, settings: Settings, origins: Origins) -> Result<(), Failed> {
     info!(version = env!("CARGO_PKG_VERSION"), events = event::VERSION, preset = settings.preset, engine = %settings.docker.host, "starting");
     for warning in &settings.warnings {
         match warning {
@@ -172,21 +185,27 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         }
     }
     let mut signals = Box::pin(signals::ending().context("cannot listen for signals")?);
+    let hangups = signals::reloading().context("cannot listen for signals")?;
     let meaningless = signals::meaningless().context("cannot listen for signals")?;
     let engine = Arc::new(engine(&settings.docker));
-    let located = tokio::select! {
+    let placed = async {
+        let mut place = project::place(&settings.compose, engine.as_ref()).await;
+        let _ = place.look(engine.as_ref()).await;
+        place
+    };
+    let place = tokio::select! {
         biased;
         Some(signal) = futures::StreamExt::next(&mut signals) => {
             info!(signal, "stopped before the start was over");
             return Ok(());
         }
-        located = project::locate(&settings.compose, engine.as_ref()) => located,
+        place = placed => place,
     };
-    let projects =
-        Projects::open(located.options.clone()).map_err(|errors| Failed::Configuration(errors.to_string()))?;
-    let projects = Arc::new(projects);
+    let projects = Arc::new(place.open().map_err(|errors| Failed::Configuration(errors.to_string()))?);
+    let located = place.located();
     let dialect = dialect(&settings.compose, located.deployed_by);
-    info!(project = %projects.name(), compose_version = %dialect, "project loaded");
+    let files = projects.in_use().files().join(", ");
+    info!(project = %projects.name(), files, compose_version = %dialect, "project loaded");
     let memory = tokio::select! {
         biased;
         Some(signal) = futures::StreamExt::next(&mut signals) => {
@@ -219,7 +238,7 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     let daemon = Daemon {
         redis_by,
         settings: settings.clone(),
-        engine,
+        engine: Arc::clone(&engine),
         bus: Arc::clone(&bus),
         projects,
         compose: compose_options(&settings.docker, dialect),
@@ -228,9 +247,19 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
     };
     let mut running = daemon.start().context("own source id")?;
     let intake = running.supervisor.stages().intake;
-    let watched = health::Watched { ledger: memory.ledger.status(), intervals: running.intervals.clone() };
-    let health = health::answer(settings, running.runner.clone(), Arc::clone(&bus), watched, intake.clone());
-    running.supervisor.start("health", health);
+    let (live, events) = (Arc::clone(&running.live), running.runner.events().clone());
+    let (reload, reloading) = reload::reload(sources, origins, (place, engine), live, events);
+    running.supervisor.start("settings", reloading.run(hangups, intake.clone()));
+    let asked = control::Daemon {
+        settings,
+        reload,
+        jobs: running.jobs.clone(),
+        runner: running.runner.clone(),
+        bus: Arc::clone(&bus),
+        intervals: running.intervals.clone(),
+        ledger: memory.ledger.status(),
+    };
+    running.supervisor.start("control", asked.answer(intake.clone()));
     running.supervisor.start("signals", signals::ignore(meaningless, intake));
 
     let others = Others::default();

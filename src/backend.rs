@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::Stream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,7 @@ use crate::engine::EngineError;
 use crate::names::{ProjectName, RunId, ServiceName};
 use crate::plan::{Graph, PlanError};
 use crate::projects::FileError;
+use crate::request::Output;
 use crate::spec::Slug;
 
 pub mod compose;
@@ -221,6 +223,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The last lines of a run's stdout and stderr, `limit` bytes at most; empty where there are none to be had.
     fn tail(&self, run: &Self::Run, limit: usize) -> impl Future<Output = String> + Send;
+
+    /// The output of the run whose container has this name, from its first byte on; `follow`: until it ends, else until now.
+    fn output(&self, container: &str, follow: bool) -> impl Stream<Item = Result<Output, Failure>> + Send;
 
     /// The project's runs that are there, of one service or of all.
     fn runs(

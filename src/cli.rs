@@ -1,17 +1,23 @@
 //! The command line: what it looks like, and nothing of what it does.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::clock::Timestamp;
 use crate::engine::ApiVersion;
 use crate::names::ServiceName;
 use crate::settings::Argument;
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 78 settings or Compose files that cannot be read. `run` and `wait` end as the
+run did: with its exit code, 1 where it has none, 124 past its time limit, 130 cancelled.";
+
 /// Runs a Compose stack's poll services on intervals and its on-demand services by command, through the Docker Engine
 /// API, as `docker compose` itself would.
 #[derive(Debug, Parser)]
-#[command(name = "sense-orchestrator", version, max_term_width = 100)]
+#[command(name = "sense-orchestrator", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Settings file in YAML; without it the one that `ORCHESTRATOR_CONFIG` names, if any
     #[arg(long, value_name = "FILE", global = true)]
@@ -59,17 +65,166 @@ pub struct ComposeArgs {
 pub enum Command {
     /// Run the daemon; so does no command at all, but for a person at a terminal, who gets this help
     Daemon,
-    /// Say what the daemon's command is called
-    #[command(hide = true)]
-    Run,
     /// Check the settings and the Compose project, and say what would run when
     Check(Check),
     /// Print what the Engine would be sent for a service, as one JSON object
     Render(Render),
     /// Print the Compose project as it was understood, as JSON
     Config(Config),
+    /// Have the running daemon read its settings and the Compose files again, and say what changed
+    Reload,
     /// Exit with 0 while the running daemon is well, with 1 otherwise
     Health,
+    /// List the jobs: what has a schedule or has run
+    Ls(Json),
+    /// List a job's runs, and its slots without one, newest first
+    Runs(Runs),
+    /// Print all that is known of a job, or of one of its runs, as JSON
+    Inspect(OneRun),
+    /// Run a job now, show its output, and end with its exit code
+    Run(Run),
+    /// Print the output of a job's newest run
+    Logs(Logs),
+    /// Wait for a job's run that goes on, and end with its exit code
+    Wait(OneJob),
+    /// End a job's run that goes on
+    Cancel(OneJob),
+    /// Skip a job's slots from now on, over restarts of the daemon too
+    Pause(OneJob),
+    /// Skip them no more
+    Resume(OneJob),
+    /// Start a service and what it depends on
+    Start(OneService),
+    /// Stop a service
+    Stop(OneService),
+    /// Stop a service and start it
+    Restart(OneService),
+    /// Say how the daemon and its services are
+    Status(Json),
+    /// Say what runs next
+    Next(Json),
+    /// Say what became of a job's slot, and why
+    Explain(Explain),
+    /// Print the last events
+    Events(Events),
+    /// Print a script that completes commands and options
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// The form of the output.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Json {
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A job.
+#[derive(Debug, Args)]
+pub struct OneJob {
+    /// The job
+    pub job: ServiceName,
+}
+
+/// A service.
+#[derive(Debug, Args)]
+pub struct OneService {
+    /// The service of the Compose file
+    pub service: ServiceName,
+}
+
+/// Options of `runs`.
+#[derive(Debug, Args)]
+pub struct Runs {
+    /// The job
+    pub job: ServiceName,
+
+    /// How many at most; without it 20, and all with --json
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+
+    /// The form of the output.
+    #[command(flatten)]
+    pub output: Json,
+}
+
+/// A job, or one run of it.
+#[derive(Debug, Args)]
+pub struct OneRun {
+    /// The job
+    pub job: ServiceName,
+
+    /// One run of it, by its number
+    #[arg(long, value_name = "N")]
+    pub run: Option<u64>,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The job
+    pub job: Option<ServiceName>,
+
+    /// Environment variable, over the Compose file's; may be repeated
+    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = variable)]
+    pub environment: Vec<(String, String)>,
+
+    /// Print the run's number and do not wait for it
+    #[arg(short, long)]
+    pub detach: bool,
+}
+
+/// Options of `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Which run.
+    #[command(flatten)]
+    pub of: OneRun,
+
+    /// Go on until the run ends
+    #[arg(long)]
+    pub follow: bool,
+}
+
+/// Options of `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The job
+    pub job: ServiceName,
+
+    /// A moment, as in 2026-11-26T06:00:00Z, or how long ago, as in 10m; without it the newest slot or run
+    #[arg(value_parser = moment)]
+    pub time: Option<Moment>,
+
+    /// The form of the output.
+    #[command(flatten)]
+    pub output: Json,
+}
+
+/// Options of `events`.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// And those that follow
+    #[arg(long)]
+    pub follow: bool,
+
+    /// The form of the output.
+    #[command(flatten)]
+    pub output: Json,
+}
+
+/// A moment as it is said on the command line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Moment {
+    /// By the clock.
+    At(Timestamp),
+    /// So long ago.
+    Ago(Duration),
 }
 
 /// Options of `check`.
@@ -151,6 +306,15 @@ impl Cli {
         .map(|(option, key, values)| Argument { option, key, values })
         .collect()
     }
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    if let Some(at) = Timestamp::from_rfc3339(text) {
+        return Ok(Moment::At(at));
+    }
+    let ago = text.strip_suffix("ago").unwrap_or(text).trim();
+    let ago = humantime::parse_duration(ago).map(Moment::Ago);
+    ago.map_err(|_| "write it like 2026-11-26T06:00:00Z, or like 10m for ten minutes ago".into())
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

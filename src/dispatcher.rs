@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::action::{Actions, ConfigChanges, Reactions};
+use crate::action::{Action, Actions, ConfigChanges, Reactions, built_in};
 use crate::backend::Backend;
 use crate::bus::{Bus, Event};
 use crate::event::Event::{MessagesIgnored, MessagesLost};
+use crate::jobs::Jobs;
 use crate::log_limit::LogLimit;
 use crate::observer::Events;
 use crate::report::Problems;
@@ -39,6 +40,12 @@ pub fn wanted_intervals(text: &str, services: &ScheduledServices, current: &Inte
     schedule::read(text, services, current).0
 }
 
+/// The intervals once the settings changed from `before` to `now`: of services whose own interval is another one, that;
+/// all others stay as in `current`.
+pub fn rebased_intervals(before: &PollServices, now: &PollServices, current: &Intervals) -> Intervals {
+    schedule::rebase(&before.scheduled, &now.scheduled, current)
+}
+
 use changes::Changes;
 use commands::CommandHandler;
 use reactions::ReactionHandler;
@@ -48,7 +55,8 @@ use steps::{ResultTurns, Steps};
 /// Time between two warnings of messages that nobody can be answered for.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
-/// What the dispatcher does with what arrives.
+/// What the dispatcher does with what arrives. All but the last two may change while it runs.
+#[derive(Debug, Clone)]
 pub struct Options {
     /// What commands do.
     pub actions: Actions,
@@ -62,6 +70,13 @@ pub struct Options {
     pub max_in_flight: usize,
     /// How long a reply is kept, and a repeated request answered with it.
     pub reply_ttl: Duration,
+}
+
+impl Options {
+    /// The action of this name: of the settings, else a built-in one.
+    fn action(&self, name: &str) -> Option<Action> {
+        self.actions.get(name).cloned().or_else(|| built_in(name))
+    }
 }
 
 /// What the dispatcher tells others.
@@ -89,20 +104,22 @@ pub struct Lifetime {
 pub async fn run<K: Backend, B: Bus>(
     bus: Arc<B>,
     runner: Runner<K, B>,
-    options: Options,
+    jobs: Jobs<K, B>,
+    options: watch::Receiver<Arc<Options>>,
     outputs: Outputs,
     lifetime: Lifetime,
 ) {
-    let Options { actions, reactions, config_changes, services, max_in_flight, reply_ttl } = options;
+    let (max_in_flight, reply_ttl) = {
+        let options = options.borrow();
+        (options.max_in_flight, options.reply_ttl)
+    };
     let events = runner.events().clone();
     let Outputs { intervals, problems, work } = outputs;
-    let services = Arc::new(services);
     let (replies, delivery) = replies(Arc::clone(&bus), events.clone(), reply_ttl, lifetime.intake.clone());
     let changes = Changes {
         bus: Arc::clone(&bus),
         runner: runner.clone(),
-        meanings: config_changes,
-        services: Arc::clone(&services),
+        options: options.clone(),
         intervals: intervals.clone(),
         problems,
         work: work.clone(),
@@ -110,19 +127,21 @@ pub async fn run<K: Backend, B: Bus>(
     let steps = Arc::new(Steps {
         bus: Arc::clone(&bus),
         runner,
-        services,
-        intervals: intervals.subscribe(),
+        options: options.clone(),
+        jobs,
         intake: lifetime.intake.clone(),
         results: ResultTurns::default(),
     });
+    let all = steps.options();
     for request in steps.runner.history().ledger.unanswered() {
-        let action = request.fingerprint.split(' ').next().and_then(|name| actions.get(name)).cloned();
+        let action = request.fingerprint.split(' ').next().and_then(|name| all.action(name));
         work.spawn(resume::answer(Arc::clone(&steps), action, replies.clone(), request));
     }
     let handlers = Handlers {
         events,
-        commands: CommandHandler::new(Arc::clone(&steps), actions, replies, (max_in_flight, reply_ttl), work.clone()),
-        reactions: ReactionHandler::new(steps, reactions, work.clone()),
+        commands: CommandHandler::new(Arc::clone(&steps), replies, (max_in_flight, reply_ttl), work.clone()),
+        reactions: ReactionHandler::new(steps, work.clone()),
+        options,
         work,
     };
     tokio::join!(handlers.run(bus.as_ref(), lifetime.intake.clone()), changes.run(lifetime), Delivery::run(delivery));
@@ -133,6 +152,7 @@ struct Handlers<K, B> {
     events: Events,
     commands: CommandHandler<K, B>,
     reactions: ReactionHandler<K, B>,
+    options: watch::Receiver<Arc<Options>>,
     work: TaskTracker,
 }
 
@@ -140,9 +160,9 @@ impl<K: Backend, B: Bus> Handlers<K, B> {
     /// Hands on what arrives until the intake is closed and the work is done.
     async fn run(mut self, bus: &B, intake: CancellationToken) {
         let commands = bus.names().commands();
-        let channels: Vec<String> =
-            std::iter::once(commands.as_str()).chain(self.reactions.channels()).map(str::to_owned).collect();
+        let mut channels = channels(&commands, &self.options.borrow_and_update());
         let mut messages = bus.subscribe(&channels);
+        let mut options_open = true;
         let work = self.work.clone();
         let mut done = std::pin::pin!(async {
             intake.cancelled().await;
@@ -165,10 +185,24 @@ impl<K: Backend, B: Bus> Handlers<K, B> {
                     Some(Event::Gap { lost: None }) => tracing::debug!("listening for messages"),
                     None => return,
                 },
+                changed = self.options.changed(), if options_open => {
+                    options_open = changed.is_ok();
+                    let wanted = self::channels(&commands, &self.options.borrow_and_update());
+                    if wanted != channels {
+                        // The new subscription is there before the old one goes.
+                        messages = bus.subscribe(&wanted);
+                        channels = wanted;
+                    }
+                }
                 () = &mut done => return,
             }
         }
     }
+}
+
+/// The channel of commands and those that something follows on.
+fn channels(commands: &str, options: &Options) -> Vec<String> {
+    std::iter::once(commands).chain(options.reactions.keys().map(String::as_str)).map(str::to_owned).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -9,7 +9,8 @@ use bollard::models::{
 use futures::Stream;
 
 pub use crate::request::{
-    ApiVersion, EngineVersion, ExecCommand, ParseApiVersionError, PullImage, RemoveContainer, Upload,
+    ApiVersion, EngineVersion, ExecCommand, Output, OutputStream, ParseApiVersionError, PullImage, RemoveContainer,
+    Upload,
 };
 use crate::spec::{CreateContainer, NetworkBody};
 
@@ -58,9 +59,9 @@ pub enum EngineError {
 /// The Docker Engine.
 ///
 /// Containers and networks are named by id or by name. Every call has a time limit of its own, to the last byte of its
-/// answer, but for [`Engine::wait_container`], [`Engine::pull_image`], [`Engine::exec`] and [`Engine::events`]; and every
-/// answer has a limit in bytes. All fail with [`EngineError::Unavailable`] when the Engine does not answer, and answer again
-/// by themselves once it does.
+/// answer, but for [`Engine::wait_container`], [`Engine::pull_image`], [`Engine::exec`], [`Engine::logs`] and
+/// [`Engine::events`]; and every answer has a limit in bytes, but for those that are handed on as they come. All fail with
+/// [`EngineError::Unavailable`] when the Engine does not answer, and answer again by themselves once it does.
 pub trait Engine: Send + Sync + 'static {
     /// The Engine's version. Asked for again only after a connection broke or the Engine told of another one.
     fn version(&self) -> impl Future<Output = Result<EngineVersion, EngineError>> + Send;
@@ -157,6 +158,10 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The last lines of a container's stdout and stderr, `limit` bytes at most, as text.
     fn logs_tail(&self, container: &str, limit: usize) -> impl Future<Output = Result<String, EngineError>> + Send;
+
+    /// A container's stdout and stderr from its first byte on, in the order in which it wrote them; `follow`: until the
+    /// container ends, else until now.
+    fn logs(&self, container: &str, follow: bool) -> impl Stream<Item = Result<Output, EngineError>> + Send;
 
     /// Unpacks an archive at the container's `/`.
     fn upload(&self, container: &str, upload: &Upload) -> impl Future<Output = Result<(), EngineError>> + Send;

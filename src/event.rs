@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use serde::{Serialize, Serializer};
+
+use crate::clock::{Timestamp, rfc3339};
 use crate::names::{ProjectName, RequestId, RunId, ServiceName, SourceId};
 use crate::record::Record;
 use crate::report::{RunReport, Trigger};
@@ -15,16 +17,21 @@ use crate::schedule::Change;
 pub const VERSION: u32 = 1;
 
 /// Something that happened.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// Its JSON has its name as `event`, and its data.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// A service is in the schedule that the daemon starts with.
     Scheduled {
         /// Its interval.
+        #[serde(serialize_with = "text")]
         change: Change,
     },
     /// A service's interval is another one from now on.
     ScheduleChanged {
         /// What changed.
+        #[serde(serialize_with = "text")]
         change: Change,
     },
     /// A part of `config:schedule` cannot be followed.
@@ -32,11 +39,19 @@ pub enum Event {
         /// Why not.
         error: String,
     },
+    /// A service's schedule was paused, or goes on.
+    PauseChanged {
+        /// The service.
+        service: ServiceName,
+        /// False: it goes on.
+        paused: bool,
+    },
     /// A service's slot fell due.
     SlotDue {
         /// The service.
         service: ServiceName,
         /// When.
+        #[serde(serialize_with = "rfc3339::serialize")]
         slot: Timestamp,
     },
     /// A slot waits before its run may begin.
@@ -125,6 +140,7 @@ pub enum Event {
         /// What was done.
         operation: Operation,
         /// How long it took.
+        #[serde(rename = "duration_ms", serialize_with = "milliseconds")]
         took: Duration,
     },
     /// A command was taken on.
@@ -145,8 +161,10 @@ pub enum Event {
         /// What it came to.
         answer: Answer,
         /// The reply, where somebody can be answered.
+        #[serde(skip)]
         reply: Option<Arc<str>>,
         /// How long it took.
+        #[serde(rename = "duration_ms", serialize_with = "milliseconds")]
         took: Duration,
     },
     /// Messages arrived for which nothing is done and nobody can be answered.
@@ -251,6 +269,28 @@ pub enum Event {
         /// Which.
         peer: Peer,
     },
+    /// The settings were read again, and differ.
+    SettingsReloaded {
+        /// The paths of what is in force now.
+        changed: Vec<String>,
+    },
+    /// Settings differ that count from the next start on.
+    SettingsNeedRestart {
+        /// Their paths.
+        keys: Vec<String>,
+    },
+    /// The settings were read again, and cannot be used.
+    SettingsRefused {
+        /// Everything that is wrong with them.
+        error: String,
+    },
+    /// The project was deployed with other Compose files, which count now.
+    ProjectFilesChanged {
+        /// The files, on the host.
+        files: Vec<String>,
+        /// The container that was made from them.
+        container: String,
+    },
     /// A service has had no success for too long.
     ServiceOverdue {
         /// The service.
@@ -258,8 +298,10 @@ pub enum Event {
         /// The source that it reports as.
         source: Option<SourceId>,
         /// Time since its last success.
+        #[serde(rename = "silent_s", serialize_with = "seconds")]
         silent: Duration,
         /// Its interval.
+        #[serde(rename = "interval_s", serialize_with = "seconds")]
         every: Duration,
     },
     /// A service that was overdue had a success.
@@ -270,13 +312,15 @@ pub enum Event {
 }
 
 /// Why a slot gets no run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Skip {
     /// The run of an earlier slot goes on.
     Running {
         /// That run.
         run_id: Option<RunId>,
         /// For how long it has gone on.
+        #[serde(rename = "since_ms", serialize_with = "milliseconds")]
         since: Duration,
     },
     /// An earlier slot still waits for its run to begin.
@@ -284,6 +328,7 @@ pub enum Skip {
         /// What it waits for.
         waits_for: &'static str,
         /// For how long it has waited.
+        #[serde(rename = "since_ms", serialize_with = "milliseconds")]
         since: Duration,
     },
     /// Another run of the service is in the way.
@@ -291,6 +336,8 @@ pub enum Skip {
         /// Which.
         error: String,
     },
+    /// The service's schedule is paused.
+    Paused,
     /// The project has no such service.
     UnknownService {
         /// It was said before.
@@ -299,12 +346,14 @@ pub enum Skip {
     /// The daemon ends.
     ShuttingDown {
         /// For how long the slot had waited.
+        #[serde(rename = "waited_ms", serialize_with = "milliseconds")]
         waited: Duration,
     },
 }
 
 /// What was done with a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Operation {
     /// It was started.
     Started,
@@ -315,7 +364,8 @@ pub enum Operation {
 }
 
 /// Whose container it is that nobody follows any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Leftover {
     /// That of a run of an earlier life of the daemon.
     Earlier {
@@ -327,7 +377,8 @@ pub enum Leftover {
 }
 
 /// What a command came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// It was carried out.
     Done,
@@ -344,7 +395,8 @@ pub enum Answer {
 }
 
 /// What follows a change of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Consequence {
     /// Somebody has to restart the service.
     RestartRequired,
@@ -363,7 +415,8 @@ pub enum Consequence {
 }
 
 /// What the daemon depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Peer {
     /// The Docker Engine.
     Engine,
@@ -379,6 +432,7 @@ impl Event {
             Self::Scheduled { .. } => "scheduled",
             Self::ScheduleChanged { .. } => "schedule_changed",
             Self::ScheduleRefused { .. } => "schedule_refused",
+            Self::PauseChanged { .. } => "pause_changed",
             Self::SlotDue { .. } => "slot_due",
             Self::SlotQueued { .. } => "slot_queued",
             Self::SlotSkipped { .. } => "slot_skipped",
@@ -411,8 +465,24 @@ impl Event {
             Self::ProjectBroken { .. } => "project_broken",
             Self::ConnectionLost { .. } => "connection_lost",
             Self::ConnectionBack { .. } => "connection_back",
+            Self::SettingsReloaded { .. } => "settings_reloaded",
+            Self::SettingsNeedRestart { .. } => "settings_need_restart",
+            Self::SettingsRefused { .. } => "settings_refused",
+            Self::ProjectFilesChanged { .. } => "project_files_changed",
             Self::ServiceOverdue { .. } => "service_overdue",
             Self::ServiceRecovered { .. } => "service_recovered",
         }
     }
+}
+
+fn text<S: Serializer>(change: &Change, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(change)
+}
+
+fn milliseconds<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn seconds<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(span.as_secs())
 }

@@ -234,6 +234,12 @@ impl Ledger {
         self.known().last_run(job).cloned()
     }
 
+    /// The newest run of each service that has run, without its tail.
+    #[must_use]
+    pub fn last_runs(&self) -> BTreeMap<ServiceName, Record> {
+        self.known().last_runs()
+    }
+
     /// The newest slot of each service that had one, whatever became of it.
     #[must_use]
     pub fn last_slots(&self) -> BTreeMap<ServiceName, KnownSlot> {

@@ -4,12 +4,12 @@
 //! | layer | modules |
 //! |---|---|
 //! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`], [`backoff`], [`log_limit`], [`random`] |
-//! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`], [`event`] |
+//! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`], [`event`], [`control`] (what the daemon can be asked) |
 //! | ports | [`engine`] (Docker), [`bus`] (Redis), [`mod@file`], [`memory`], [`ledger`] (what is remembered), [`observer`] (who hears of events); above them [`backend`], what carries services out |
-//! | adapters | [`engine::docker`], [`bus::redis`], [`ledger::file`]; [`projects`], the Compose files as they are now |
+//! | adapters | [`engine::docker`], [`bus::redis`], [`ledger::file`]; [`projects`], the Compose files as they are now; [`upcoming`], the timetable in force |
 //! | backends | [`backend::compose`] |
-//! | components | [`runner`], which claims, limits and reports runs; [`scheduler`], [`dispatcher`], [`monitor`], [`seeder`] |
-//! | process | [`settings`], [`telemetry`], [`supervisor`], [`control`], [`app`], [`cli`] |
+//! | components | [`runner`], which claims, limits and reports runs; [`jobs`], what can be done with it and asked of it; [`scheduler`], [`dispatcher`], [`monitor`], [`seeder`] |
+//! | process | [`settings`], [`telemetry`], [`supervisor`], [`control::server`], [`control::client`], [`app`], [`cli`] |
 
 pub mod action;
 pub mod app;
@@ -24,6 +24,7 @@ pub mod dispatcher;
 pub mod engine;
 pub mod event;
 pub mod file;
+pub mod jobs;
 pub mod lease;
 pub mod ledger;
 pub mod log_limit;
@@ -47,3 +48,4 @@ pub mod spec;
 pub mod supervisor;
 pub mod telemetry;
 pub mod text;
+pub mod upcoming;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use sense_orchestrator::app::{self, Failed};
 use sense_orchestrator::cli::{Cli, Command};
-use sense_orchestrator::settings::{Environment, Settings, SettingsErrors, Sources};
+use sense_orchestrator::settings::{Environment, Reading, Settings, Sources};
 use sense_orchestrator::telemetry::{self, FLUSH_LIMIT};
 use sense_orchestrator::text;
 
@@ -19,15 +19,15 @@ fn main() -> ExitCode {
     let Some(command) = cli.into_command(terminal) else {
         return if Cli::command().print_help().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     };
-    let settings = Settings::load(&sources);
-    let log = match (&command, &settings) {
-        (Command::Daemon, Ok(settings)) => match telemetry::start(&settings.log) {
+    let reading = Settings::read(&sources);
+    let log = match (&command, &reading.settings) {
+        (Command::Daemon, Some(settings)) if reading.errors.is_empty() => match telemetry::start(&settings.log) {
             Ok(log) => Some(log),
             Err(error) => return say(&error.to_string(), ExitCode::FAILURE),
         },
         _ => None,
     };
-    let (code, text) = run(command, sources, settings);
+    let (code, text) = run(command, sources, reading);
     match (log, text) {
         (Some(log), text) => {
             // Who reads our standard error may have stalled: nothing is written past the queue any more.
@@ -43,24 +43,25 @@ fn main() -> ExitCode {
 }
 
 /// Does what was asked for; the exit code, and why it is not 0.
-fn run(command: Command, sources: Sources, settings: Result<Settings, SettingsErrors>) -> (ExitCode, Option<String>) {
+fn run(command: Command, sources: Sources, reading: Reading) -> (ExitCode, Option<String>) {
     #[cfg(feature = "tls")]
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return (ExitCode::FAILURE, Some(format!("cannot start: {error}"))),
     };
-    let done = runtime.block_on(app::run(command, sources, settings));
+    let done = runtime.block_on(app::run(command, sources, reading));
     // Without waiting for its blocking threads: one may ask a resolver that does not answer.
     runtime.shutdown_background();
     match done {
         Ok(()) => (ExitCode::SUCCESS, None),
         Err(failed) => {
             let text = match &failed {
-                Failed::Configuration(text) | Failed::Usage(text) => text.clone(),
-                Failed::Other(error) => format!("{error:#}"),
+                Failed::Configuration(text) | Failed::Usage(text) => Some(text.clone()),
+                Failed::Exit(_) => None,
+                Failed::Other(error) => Some(format!("{error:#}")),
             };
-            (failed.exit_code(), Some(text))
+            (failed.exit_code(), text)
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Options {
 
 /// What is watched.
 pub struct Inputs {
+    /// How; the overdue factor and the reminders stay as they are when it starts.
+    pub options: watch::Receiver<Arc<Options>>,
     /// What is expected.
     pub intervals: watch::Receiver<Arc<Intervals>>,
     /// What is wrong besides.
@@ -52,7 +54,7 @@ pub struct Inputs {
 struct Monitor<K, B> {
     bus: Arc<B>,
     runner: Runner<K, B>,
-    options: Options,
+    options: Arc<Options>,
     intervals: watch::Receiver<Arc<Intervals>>,
     watch: Watch,
     /// What services without a place in the schedule last said of their intervals.
@@ -73,18 +75,18 @@ struct Monitor<K, B> {
 pub async fn run<K: Backend, B: Bus>(
     bus: Arc<B>,
     runner: Runner<K, B>,
-    options: Options,
     inputs: Inputs,
     (epoch, period): (Instant, Duration),
     intake: CancellationToken,
 ) {
-    let Inputs { intervals, mut problems } = inputs;
+    let Inputs { mut options, intervals, mut problems } = inputs;
+    let current = Arc::clone(&options.borrow_and_update());
     let mut connection = bus.connection();
-    let watch = Watch::new(options.overdue_factor, options.remind, Instant::now());
+    let watch = Watch::new(current.overdue_factor, current.remind, Instant::now());
     let mut monitor = Monitor {
         bus,
         runner,
-        options,
+        options: current,
         intervals,
         watch,
         refresh: BTreeMap::new(),
@@ -98,13 +100,17 @@ pub async fn run<K: Backend, B: Bus>(
     };
     let mut ticks = interval_at(epoch + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut problems_open = true;
+    let (mut problems_open, mut options_open) = (true, true);
     monitor.look(&latest(&mut problems)).await;
     loop {
         tokio::select! {
             biased;
             () = intake.cancelled() => return,
             _ = ticks.tick() => monitor.look(&latest(&mut problems)).await,
+            changed = options.changed(), if options_open => {
+                options_open = changed.is_ok();
+                monitor.options = Arc::clone(&options.borrow_and_update());
+            }
             changed = problems.changed(), if problems_open => {
                 problems_open = changed.is_ok();
                 monitor.tell(&latest(&mut problems)).await;
@@ -185,6 +191,11 @@ impl<K: Backend, B: Bus> Monitor<K, B> {
     /// `meta:{source}`; what they said last counts while Redis has lost it.
     async fn observe(&mut self) -> Result<(Intervals, BTreeMap<ServiceName, Success>), BusError> {
         let mut expected = Intervals::clone(&self.intervals.borrow_and_update());
+        for paused in self.runner.history().ledger.all_paused() {
+            if let Some(every) = expected.get_mut(&paused) {
+                *every = None;
+            }
+        }
         let others = self.unscheduled(&expected).await;
         let reports = |service: &ServiceName| Some((service.clone(), self.options.sources.get(service)?.clone()));
         let reporting: Vec<(ServiceName, SourceId)> = expected.keys().chain(&others).filter_map(reports).collect();

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tracing::warn;
 
 use crate::compose::project::Project;
 use crate::compose::{self, FileKind, Files, LoadErrors, LoadLimit, MAX_FILE_BYTES, Model, Options};
 use crate::event::Event;
-use crate::file::{FileFault, FileReader};
+use crate::file::{FileFault, FileReader, Stamp};
 use crate::names::{ProjectName, ServiceName};
 use crate::observer::Events;
 use crate::spec;
@@ -29,30 +28,6 @@ pub struct FileError {
 
 /// Reads the files that a container's body quotes: seccomp profiles, of which the Engine's own has 12 kB.
 const CLIENT_FILE: FileReader = FileReader::new(1 << 20);
-
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    /// Also moves where a tool sets `modified` back to what it was.
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let meta = std::fs::metadata(path).ok()?;
-        Some(Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        })
-    }
-}
 
 /// Files of the disk, none larger than what a load may take.
 #[derive(Debug, Clone, Copy)]
@@ -119,6 +94,7 @@ impl Files for Watched {
 }
 
 struct Loaded {
+    options: Options,
     model: Arc<Model>,
     files: Arc<Watched>,
     /// What is wrong with the files as they are now, when `model` is from before that.
@@ -127,20 +103,21 @@ struct Loaded {
 
 /// The project's files, and the last project that they gave.
 pub struct Projects {
-    options: Options,
+    limit: LoadLimit,
+    host_paths: Vec<(PathBuf, PathBuf)>,
     loaded: Mutex<Loaded>,
     events: OnceLock<Events>,
 }
 
 impl Loaded {
     /// The project, and what became of its files since the last look.
-    fn look(&mut self, options: &Options) -> (Arc<Model>, Option<Event>) {
-        let news = if self.files.is_unchanged() { None } else { self.load_again(options) };
+    fn look(&mut self) -> (Arc<Model>, Option<Event>) {
+        let news = if self.files.is_unchanged() { None } else { self.load_again() };
         (Arc::clone(&self.model), news)
     }
 
-    fn load_again(&mut self, options: &Options) -> Option<Event> {
-        let (files, model) = load(options);
+    fn load_again(&mut self) -> Option<Event> {
+        let (files, model) = load(&self.options);
         self.files = files;
         let error = match model {
             Ok(model) if model.name() != self.model.name() => {
@@ -168,28 +145,60 @@ fn load(options: &Options) -> (Arc<Watched>, Result<Model, LoadErrors>) {
     (files, model)
 }
 
+/// Whether a project has a service, enabled or not; none where it cannot be loaded.
+pub fn has_service(options: &Options, service: &str) -> Option<bool> {
+    load(options).1.ok().map(|model| model.services().any(|(name, _)| name.as_str() == service))
+}
+
 impl Projects {
     /// Loads the project for the first time. Fails where there is none that could be kept.
     pub fn open(options: Options) -> Result<Self, LoadErrors> {
         let (files, model) = load(&options);
         let model = Arc::new(model?);
         warn_of(&model);
-        let loaded = Mutex::new(Loaded { model, files, broken: None });
-        Ok(Self { options, loaded, events: OnceLock::new() })
+        let (limit, host_paths) = (options.limit, options.host_paths.clone());
+        let loaded = Mutex::new(Loaded { options, model, files, broken: None });
+        Ok(Self { limit, host_paths, loaded, events: OnceLock::new() })
     }
 
-    /// From now on it is said here what becomes of the files. Only the first call counts.
+    /// From now on it is said here what becomes of the files; what is wrong with them already, at once. Only the first call
+    /// counts.
     pub fn observed_by(&self, events: Events) {
-        let _ = self.events.set(events);
+        let error = self.broken();
+        if self.events.set(events).is_ok() {
+            self.tell(error.map(|error| Event::ProjectBroken { error }));
+        }
+    }
+
+    /// Goes by other files from now on. While they are broken, the project stays as it was said last.
+    pub fn follow(&self, options: Options) {
+        let mut loaded = self.loaded();
+        loaded.options = options;
+        let news = loaded.load_again();
+        drop(loaded);
+        self.tell(news);
     }
 
     /// The project as its files say it now; while they are broken, as they said it last.
     pub fn current(&self) -> Arc<Model> {
-        let (model, news) = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).look(&self.options);
+        let (model, news) = self.loaded().look();
+        self.tell(news);
+        model
+    }
+
+    fn tell(&self, news: Option<Event>) {
         if let Some((news, events)) = news.zip(self.events.get()) {
             events.emit(&news);
         }
-        model
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, Loaded> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The project as it was looked at last.
+    pub fn in_use(&self) -> Arc<Model> {
+        Arc::clone(&self.loaded().model)
     }
 
     /// The project narrowed to a service and its dependencies, its env files read.
@@ -233,24 +242,23 @@ impl Projects {
     /// Where we find a file that the Engine's host has at `path`.
     fn to_client_path(&self, path: &str) -> PathBuf {
         let path = Path::new(path);
-        let moved =
-            self.options.host_paths.iter().find_map(|(client, host)| Some(client.join(path.strip_prefix(host).ok()?)));
+        let moved = self.host_paths.iter().find_map(|(client, host)| Some(client.join(path.strip_prefix(host).ok()?)));
         moved.unwrap_or_else(|| path.to_path_buf())
     }
 
     /// Reads what is read anew at each selection.
     fn unwatched(&self) -> Disk {
-        Disk::new(self.options.limit)
+        Disk::new(self.limit)
     }
 
     /// The project's name, which stays as long as the daemon runs.
     pub fn name(&self) -> ProjectName {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).model.name().clone()
+        self.loaded().model.name().clone()
     }
 
     /// What is wrong with the files as they are now, while an earlier project is used.
     pub fn broken(&self) -> Option<String> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).broken.clone()
+        self.loaded().broken.clone()
     }
 }
 

@@ -1,5 +1,27 @@
 //! What the Engine is asked for besides its own models, as plain values.
 
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Where a container writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputStream {
+    /// Standard output; all output of a container with a terminal.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A piece of a container's output, as it was written: it may begin and end anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Where it was written to.
+    pub stream: OutputStream,
+    /// What was written.
+    pub bytes: Bytes,
+}
+
 /// The Engine's version, for the choice of dialect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineVersion {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,6 +26,7 @@ use crate::report::Trigger;
 use crate::spec::Slug;
 
 mod claims;
+mod follow;
 mod history;
 mod overrun;
 mod recover;
@@ -33,11 +35,13 @@ mod services;
 mod source;
 mod verdict;
 
+pub use follow::Follower;
 pub use history::History;
 pub use run::AcceptedRun;
 pub(crate) use run::random;
 
 use claims::Claims;
+use follow::Followers;
 use overrun::{Overruns, Watched};
 
 /// How one service is run.
@@ -171,11 +175,12 @@ struct Inner<K, B> {
     backend: Arc<K>,
     bus: Arc<B>,
     projects: Arc<Projects>,
-    options: RunnerOptions,
+    options: watch::Sender<Arc<RunnerOptions>>,
     stages: RunnerStages,
     claims: Claims,
     history: History,
     overruns: Overruns,
+    followers: Arc<Followers>,
 }
 
 /// Runs, starts, stops and restarts the project's services. Cheap to clone.
@@ -201,8 +206,20 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     ) -> Self {
         projects.observed_by(history.events.clone());
         let claims = Claims::new(stages.abort.clone());
-        let overruns = Overruns::default();
-        Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, history, overruns }) }
+        let (overruns, followers) = (Overruns::default(), Arc::default());
+        let options = watch::Sender::new(Arc::new(options));
+        let inner = Inner { backend, bus, projects, options, stages, claims, history, overruns, followers };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Changes the options, for what begins from now on.
+    pub fn reconfigure(&self, options: RunnerOptions) {
+        self.inner.options.send_replace(Arc::new(options));
+    }
+
+    /// The options as they are now.
+    fn options(&self) -> Arc<RunnerOptions> {
+        Arc::clone(&self.inner.options.borrow())
     }
 
     /// Where the core says what happens.
@@ -228,6 +245,11 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// Ends a service's run before its time, with its stop grace period; names it.
     pub fn cancel(&self, service: &ServiceName) -> Option<RunId> {
         self.inner.claims.cancel(service)
+    }
+
+    /// Where what outlives its asker goes on.
+    pub fn work(&self) -> &TaskTracker {
+        &self.inner.stages.work
     }
 
     /// What each service's runs came to since the daemon started.
@@ -282,7 +304,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// What would fail the run before its container is there: the files, the Engine, or a plan that cannot be made.
     pub async fn dry_run(&self, service: &ServiceName) -> Result<Graph, Failure> {
         let inner = &self.inner;
-        let own = inner.options.service(service);
+        let options = self.options();
+        let own = options.service(service);
         let project = &inner.projects.select(service, own.profile.as_deref()).map_err(Failure::Project)?;
         let slug = &Slug::new(random(), &project.name, service);
         inner.backend.dry_run(RunSpec { project, service, slug, environment: &own.environment }).await

@@ -218,6 +218,11 @@ impl Timetable {
         due
     }
 
+    /// When each service's next slot becomes due.
+    pub fn next(&self) -> impl Iterator<Item = (&ServiceName, Duration)> {
+        self.entries.iter().map(|(service, entry)| (service, entry.next))
+    }
+
     /// When the next slot becomes due.
     pub fn next_wake(&mut self) -> Option<Duration> {
         while let Some(Reverse((at, service))) = self.slots.peek() {

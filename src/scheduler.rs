@@ -20,26 +20,26 @@ use crate::observer::Events;
 use crate::record::Reason;
 use crate::report::Trigger;
 use crate::runner::{RunError, RunRequest, Runner};
-use crate::schedule::{FirstSlot, Interval, Intervals, Slot, Timetable};
+use crate::schedule::{Change, FirstSlot, Intervals, Slot, Timetable};
+use crate::upcoming::Upcoming;
 
 /// Starts what is due until the intake closes.
 ///
 /// At the start everything is due, or after its interval where `first` says so. At most `parallel` scheduled runs go on at
 /// once: the others wait in the order of their due times. A slot whose service is still waiting or running is skipped.
 /// Every slot has an event that says what became of it: its run's end, or why there was none.
-/// `intervals` replaces the timetable's intervals whenever it changes; services whose interval stays keep their grid.
+/// A paused service's slots are skipped. `intervals` replaces the timetable's intervals whenever it changes; services whose
+/// interval stays keep their grid.
 pub async fn run<K: Backend, B: Bus>(
     runner: Runner<K, B>,
     mut intervals: watch::Receiver<Arc<Intervals>>,
+    upcoming: Upcoming,
     first: FirstSlot,
     parallel: NonZeroUsize,
     work: TaskTracker,
     intake: CancellationToken,
 ) {
-    // The timetable has room for the slots of an interval before the start.
-    let (start, before) = (Instant::now(), Interval::LONGEST);
-    let elapsed = || before + start.elapsed();
-    let mut timetable = Timetable::new(first, runner.history().last_slots());
+    *upcoming.timetable() = Timetable::new(first, runner.history().last_slots());
     let launcher = Launcher {
         events: runner.events().clone(),
         runner,
@@ -49,21 +49,19 @@ pub async fn run<K: Backend, B: Bus>(
         intake: intake.clone(),
     };
     let wanted = Intervals::clone(&intervals.borrow_and_update());
-    for change in timetable.update(wanted, elapsed()) {
+    for change in launcher.follow(wanted, &upcoming) {
         launcher.events.emit(&Event::Scheduled { change });
     }
-    for (service, missed) in timetable.take_missed() {
-        launcher.runner.history().miss(&service, missed);
-    }
     loop {
-        for slot in timetable.due(elapsed()) {
-            launcher.launch(slot, elapsed());
+        let due = upcoming.timetable().due(upcoming.now());
+        for slot in due {
+            launcher.launch(slot, upcoming.now());
         }
-        let next = timetable.next_wake().map(|at| start + at.saturating_sub(before));
+        let next = upcoming.timetable().next_wake().map(|at| upcoming.instant(at));
         tokio::select! {
             biased;
             () = intake.cancelled() => return,
-            () = sleep_until(next.unwrap_or(start)), if next.is_some() => {}
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             changed = intervals.changed() => {
                 if changed.is_err() {
                     // Nobody can change the intervals any more: they stay as they are.
@@ -71,11 +69,8 @@ pub async fn run<K: Backend, B: Bus>(
                     return;
                 }
                 let wanted = Intervals::clone(&intervals.borrow_and_update());
-                for change in timetable.update(wanted, elapsed()) {
+                for change in launcher.follow(wanted, &upcoming) {
                     launcher.events.emit(&Event::ScheduleChanged { change });
-                }
-                for (service, missed) in timetable.take_missed() {
-                    launcher.runner.history().miss(&service, missed);
                 }
             }
         }
@@ -113,6 +108,16 @@ struct Launcher<K, B> {
 }
 
 impl<K: Backend, B: Bus> Launcher<K, B> {
+    /// Goes by other intervals from now on; tells what changed, and enters what was missed.
+    fn follow(&self, wanted: Intervals, upcoming: &Upcoming) -> Vec<Change> {
+        let mut timetable = upcoming.timetable();
+        let changes = timetable.update(wanted, upcoming.now());
+        for (service, missed) in timetable.take_missed() {
+            self.runner.history().miss(&service, missed);
+        }
+        changes
+    }
+
     /// Sees to a slot that is due. It is in the ledger before anything else is done: with its run, or as skipped.
     fn launch(&self, slot: Slot, now: Duration) {
         let Slot { service, at, missed } = slot;
@@ -120,7 +125,9 @@ impl<K: Backend, B: Bus> Launcher<K, B> {
         let slot = Timestamp(Timestamp::now().0 - now.saturating_sub(at).as_secs_f64());
         self.events.emit(&Event::SlotDue { service: service.clone(), slot });
         let pending = lock(&self.state).pending.get(&service).copied();
+        let paused = history.ledger.paused(&service) == Some(true);
         let why = match pending {
+            _ if paused => Some(Skip::Paused),
             None => None,
             Some(Pending::Waits { since }) => Some(Skip::Waiting { waits_for: PLACES, since: since.elapsed() }),
             Some(Pending::Runs { since }) => {
@@ -131,7 +138,8 @@ impl<K: Backend, B: Bus> Launcher<K, B> {
             history.miss(&service, missed);
         }
         if let Some(why) = why {
-            history.skip(&service, slot, Reason::Busy);
+            let reason = if paused { Reason::Paused } else { Reason::Busy };
+            history.skip(&service, slot, reason);
             return self.events.emit(&Event::SlotSkipped { service, why });
         }
         let request = RunRequest { slot: Some(slot), ..RunRequest::new(service.clone(), Trigger::Schedule) };

@@ -181,17 +181,34 @@ pub struct Reading {
     pub origins: Origins,
 }
 
+impl Reading {
+    /// The settings, where nothing is wrong with them.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn into_sound(self) -> Result<(Settings, Origins), SettingsErrors> {
+        match self.settings {
+            Some(settings) if self.errors.is_empty() => Ok((settings, self.origins)),
+            _ => Err(SettingsErrors(self.errors)),
+        }
+    }
+
+    /// What is right of the settings, whatever is wrong besides.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, where nothing can be made of the rest.
+    pub fn into_usable(self) -> Result<Settings, SettingsErrors> {
+        self.settings.ok_or(SettingsErrors(self.errors))
+    }
+}
+
 impl Settings {
     /// Reads and checks all layers.
     ///
     /// # Errors
     /// Everything that is wrong with them.
     pub fn load(sources: &Sources) -> Result<Self, SettingsErrors> {
-        let Reading { settings, errors, .. } = Self::read(sources);
-        match settings {
-            Some(settings) if errors.is_empty() => Ok(settings),
-            _ => Err(SettingsErrors(errors)),
-        }
+        Self::read(sources).into_sound().map(|(settings, _)| settings)
     }
 
     /// Reads and checks all layers, and gives what is right of them beside what is wrong.
@@ -263,6 +280,14 @@ fn layers(sources: &Sources, faults: &mut Vec<SettingsError>) -> (Vec<Layer>, Ve
         layers.push(Layer::single(Source::Argument(argument.option), &path, value));
     }
     (layers, said.warnings)
+}
+
+impl Sources {
+    /// The user's file.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        self.file.clone().or_else(|| self.environment.raw(environment::CONFIG).map(PathBuf::from))
+    }
 }
 
 /// The user's file and its text.

@@ -16,6 +16,34 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escape(text, |letter| is_obeyed(letter) && !matches!(letter, '\n' | '\t'), written)
 }
 
+/// A program's output with its line breaks, tabs, returns and colours; everything else that a terminal obeys is escaped.
+pub fn output(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for (at, part) in text.split('\u{1b}').enumerate() {
+        let color = part.strip_prefix('[').and_then(|rest| {
+            let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != ';')?;
+            rest.get(end..)?.starts_with('m').then_some(end + 1)
+        });
+        match color.and_then(|length| part.split_at_checked(length + 1)) {
+            Some((color, rest)) if at > 0 => {
+                safe.push('\u{1b}');
+                safe.push_str(color);
+                safe.push_str(&shown(rest));
+            }
+            _ if at > 0 => {
+                safe.push_str("\\u{1b}");
+                safe.push_str(&shown(part));
+            }
+            _ => safe.push_str(&shown(part)),
+        }
+    }
+    safe
+}
+
+fn shown(text: &str) -> Cow<'_, str> {
+    escape(text, |letter| is_obeyed(letter) && !matches!(letter, '\n' | '\t' | '\r'), written)
+}
+
 /// A JSON text in which everything that a terminal obeys is escaped; its meaning stays the same.
 ///
 /// JSON's own writers escape only what is below U+0020.
@@ -69,6 +97,14 @@ mod tests {
             assert_eq!(one_line(text), safe);
         }
         assert_eq!(lines("a\n\tb\rc\u{1b}"), "a\n\tb\\rc\\u{1b}");
+    }
+
+    #[test]
+    fn a_programs_output_keeps_its_colours_and_moves_no_cursor() {
+        let colours = "a\r\u{1b}[1;31mred\u{1b}[0m\n\u{1b}[mx";
+        assert_eq!(output(colours), colours);
+        assert_eq!(output("\u{1b}[2J\u{1b}]0;x\u{7}\u{1b}[31"), "\\u{1b}[2J\\u{1b}]0;x\\u{7}\\u{1b}[31");
+        assert_eq!(output("[1m"), "[1m");
     }
 
     proptest::proptest! {

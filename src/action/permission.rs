@@ -10,6 +10,8 @@ use crate::names::ServiceName;
 pub struct Permissions {
     /// Compose profiles whose services commands may run, start and stop.
     pub profiles: BTreeSet<String>,
+    /// Services that commands may run, start and stop whatever their profiles.
+    pub allow: BTreeSet<ServiceName>,
     /// Services that commands may not touch.
     pub deny: BTreeSet<ServiceName>,
     /// The daemon's own service, which no command may touch: it would not live to answer.
@@ -64,7 +66,8 @@ impl Permissions {
     /// When it may not.
     pub fn operate(&self, service: &ServiceName, profiles: &[String]) -> Result<(), NotAllowed> {
         self.restart(service)?;
-        if profiles.iter().any(|profile| self.profiles.contains(profile)) { Ok(()) } else { Err(NotAllowed::Profile) }
+        let allowed = self.allow.contains(service) || profiles.iter().any(|profile| self.profiles.contains(profile));
+        if allowed { Ok(()) } else { Err(NotAllowed::Profile) }
     }
 }
 
@@ -77,6 +80,7 @@ mod tests {
         let name = |name: &str| name.parse::<ServiceName>().unwrap();
         let permissions = Permissions {
             profiles: ["jobs".to_owned()].into(),
+            allow: [name("hourly"), name("redis")].into(),
             deny: [name("redis")].into(),
             own: Some(name("orchestrator")),
         };
@@ -90,5 +94,6 @@ mod tests {
         assert_eq!(permissions.operate(&name("web"), &[]), Err(NotAllowed::Profile));
         assert_eq!(permissions.restart(&name("web")), Ok(()));
         assert_eq!(permissions.operate(&name("job"), &jobs), Ok(()));
+        assert_eq!(permissions.operate(&name("hourly"), &[]), Ok(()));
     }
 }

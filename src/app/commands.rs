@@ -3,6 +3,8 @@
 use std::io::Write as _;
 
 use anyhow::Context;
+use clap::CommandFactory;
+use clap_mangen::Man;
 
 use super::{Failed, dialect, engine, project};
 use crate::cli;
@@ -16,6 +18,9 @@ use crate::settings::Settings;
 use crate::spec::render::Rendered;
 use crate::spec::{self, OneOff, Slug, SpecOptions, labels};
 use crate::text;
+
+/// The name that we are called by.
+const PROGRAM: &str = "sense-orchestrator";
 
 /// The newest API version that we know of, for bodies that no Engine is asked about.
 pub(super) const NEWEST: ApiVersion = ApiVersion { major: 1, minor: 51 };
@@ -100,6 +105,44 @@ pub(super) async fn config(settings: &Settings, config: &cli::Config) -> Result<
     let project = projects.select_all().map_err(|errors| configuration(&errors))?;
     print_json(&compose::print::config_json(&project).context("the project has no JSON form")?)?;
     Ok(())
+}
+
+/// Prints a script for a shell.
+pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failed> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut cli::Cli::command(), PROGRAM, &mut script);
+    Ok(write_out(&script)?)
+}
+
+/// Prints the manual page: one, with all commands.
+pub(super) fn man() -> Result<(), Failed> {
+    Ok(write_out(&manual(cli::Cli::command()).context("no manual page")?)?)
+}
+
+fn manual(program: clap::Command) -> std::io::Result<Vec<u8>> {
+    let commands: Vec<clap::Command> = program.get_subcommands().cloned().collect();
+    let whole = Man::new(program);
+    let mut page = Vec::new();
+    whole.render_title(&mut page)?;
+    whole.render_name_section(&mut page)?;
+    whole.render_synopsis_section(&mut page)?;
+    whole.render_options_section(&mut page)?;
+    for command in commands {
+        let name = command.get_name().to_owned();
+        let command = Man::new(command.bin_name(format!("{PROGRAM} {name}")));
+        let mut section = Vec::new();
+        command.render_synopsis_section(&mut section)?;
+        command.render_description_section(&mut section)?;
+        command.render_options_section(&mut section)?;
+        let section = String::from_utf8_lossy(&section).replace("\n.SH ", "\n.SS ").replacen(".SH ", ".SS ", 1);
+        page.extend_from_slice(format!(".SH {}\n{section}", name.to_uppercase()).as_bytes());
+    }
+    whole.render_extra_section(&mut page)?;
+    Ok(page)
+}
+
+fn write_out(text: &[u8]) -> anyhow::Result<()> {
+    std::io::stdout().lock().write_all(text).context("cannot write to standard output")
 }
 
 /// The services of those names; fails where the project lacks one.

@@ -9,10 +9,11 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::RETRY;
-use crate::action::permission::Permissions;
+use super::live::{self, Live};
 use crate::backend::Backend;
 use crate::bus::{Bus, Connection};
-use crate::dispatcher::{self, Lifetime, Outputs, PollServices, Scheduled, ScheduledServices};
+use crate::dispatcher::{self, Lifetime, Outputs, ScheduledServices};
+use crate::jobs::Jobs;
 use crate::message::{SCHEDULE, config_key};
 use crate::monitor;
 use crate::names::{ServiceName, SourceId};
@@ -24,6 +25,7 @@ use crate::scheduler;
 use crate::seeder::Seeder;
 use crate::settings::{FirstRun, Settings};
 use crate::supervisor::Supervisor;
+use crate::upcoming::Upcoming;
 
 /// How long the start waits for Redis: what it says of the schedule should count from the first run on.
 pub(super) const REDIS_FIRST: Duration = Duration::from_secs(3);
@@ -36,6 +38,9 @@ pub(super) struct Parts<K, B> {
     pub(super) runner: Runner<K, B>,
     pub(super) bus: Arc<B>,
     pub(super) events: Events,
+    pub(super) jobs: Jobs<K, B>,
+    pub(super) intervals: watch::Sender<Arc<Intervals>>,
+    pub(super) upcoming: Upcoming,
     /// Our own service, which no command may touch.
     pub(super) own_service: Option<ServiceName>,
     /// Our name in `status:{source}`.
@@ -43,14 +48,13 @@ pub(super) struct Parts<K, B> {
 }
 
 impl<K: Backend, B: Bus> Parts<K, B> {
-    /// Starts all components but the bus; gives the intervals that are in force.
-    pub(super) fn start(self, supervisor: &mut Supervisor) -> watch::Receiver<Arc<Intervals>> {
+    /// Starts all components but the bus; gives what they can be told anew.
+    pub(super) fn start(self, supervisor: &mut Supervisor) -> Live<K, B> {
         let (stages, work) = (supervisor.stages(), supervisor.work());
         let epoch = Instant::now();
         let period = self.settings.health.interval;
         let intake = &stages.intake;
-        let intervals = watch::Sender::new(Arc::new(self.settings.intervals()));
-        let in_force = intervals.subscribe();
+        let intervals = self.intervals.clone();
         let problems = watch::Sender::<Problems>::default();
         let seeder = Seeder::new(
             Arc::clone(&self.bus),
@@ -59,27 +63,44 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             &self.settings.seed_variables.0,
         );
 
-        let inputs = monitor::Inputs { intervals: intervals.subscribe(), problems: problems.subscribe() };
-        let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), self.monitor());
-        supervisor.start("monitor", monitor::run(bus, runner, options, inputs, (epoch, period), intake.clone()));
-
-        let outputs = Outputs { intervals: intervals.clone(), problems, work: work.clone() };
-        let lifetime = Lifetime { epoch, period, intake: intake.clone() };
-        let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), self.dispatcher());
         // Commands, messages and the schedule's changes come over Redis only.
         let redis = self.settings.redis.is_some();
+        let live = Live {
+            runner: self.runner.clone(),
+            intervals: intervals.clone(),
+            problems: problems.clone(),
+            monitor: watch::Sender::new(Arc::new(self.monitor())),
+            dispatcher: watch::Sender::new(Arc::new(live::dispatcher(&self.settings, self.own_service.as_ref()))),
+            redis,
+            own_service: self.own_service.clone(),
+            looks: (epoch, period),
+        };
+
+        let inputs = monitor::Inputs {
+            options: live.monitor.subscribe(),
+            intervals: intervals.subscribe(),
+            problems: problems.subscribe(),
+        };
+        let (bus, runner) = (Arc::clone(&self.bus), self.runner.clone());
+        supervisor.start("monitor", monitor::run(bus, runner, inputs, (epoch, period), intake.clone()));
+
+        let outputs = Outputs { intervals: intervals.clone(), problems, work: work.clone() };
+        let jobs = self.jobs.clone();
+        let lifetime = Lifetime { epoch, period, intake: intake.clone() };
+        let (bus, runner, options) = (Arc::clone(&self.bus), self.runner.clone(), live.dispatcher.subscribe());
         if redis {
-            supervisor.start("dispatcher", dispatcher::run(bus, runner, options, outputs, lifetime));
+            supervisor.start("dispatcher", dispatcher::run(bus, runner, jobs, options, outputs, lifetime));
         }
 
-        let schedule = self.poll_services().of(&self.runner.projects().current());
+        let schedule = live.dispatcher.borrow().services.of(&self.runner.projects().current());
         let first_run = match self.settings.scheduler.first_run {
             FirstRun::Immediate => crate::schedule::FirstSlot::Now,
             FirstRun::Due => crate::schedule::FirstSlot::WhereMissed,
             FirstRun::NextSlot => crate::schedule::FirstSlot::AfterInterval,
         };
         let parallel = NonZeroUsize::new(self.settings.scheduler.max_parallel).unwrap_or(NonZeroUsize::MIN);
-        let (bus, runner, intake, redis_by) = (self.bus, self.runner, intake.clone(), self.redis_by);
+        let (bus, runner, upcoming, intake) = (self.bus, self.runner, self.upcoming, intake.clone());
+        let redis_by = self.redis_by;
         supervisor.start("scheduler", async move {
             let started = async {
                 let seeder = if redis {
@@ -95,7 +116,8 @@ impl<K: Backend, B: Bus> Parts<K, B> {
                 () = intake.cancelled() => return,
                 seeder = started => seeder,
             };
-            let runs = scheduler::run(runner, intervals.subscribe(), first_run, parallel, work, intake.clone());
+            let runs =
+                scheduler::run(runner, intervals.subscribe(), upcoming, first_run, parallel, work, intake.clone());
             let seeding = async {
                 if let Some(seeder) = seeder {
                     seeder.run(epoch, period, intake).await;
@@ -103,46 +125,17 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             };
             tokio::join!(runs, seeding);
         });
-        in_force
+        live
     }
 
     fn monitor(&self) -> monitor::Options {
-        let services = self.settings.services.iter();
         monitor::Options {
             own: self.own_source.clone(),
-            sources: services.filter_map(|(name, own)| Some((name.clone(), own.status.clone()?))).collect(),
+            sources: live::sources(&self.settings),
             overdue_factor: self.settings.health.overdue_factor,
             remind: self.settings.health.remind,
             status_ttl: self.settings.health.status_ttl,
         }
-    }
-
-    fn dispatcher(&self) -> dispatcher::Options {
-        dispatcher::Options {
-            actions: self.settings.actions.clone(),
-            reactions: self.settings.reactions.clone(),
-            config_changes: self.settings.config_changes.clone(),
-            services: self.poll_services(),
-            max_in_flight: self.settings.commands.max_in_flight,
-            reply_ttl: self.settings.commands.reply_ttl,
-        }
-    }
-
-    fn poll_services(&self) -> PollServices {
-        let commands = &self.settings.commands;
-        let permissions = Permissions {
-            profiles: commands.profiles.iter().cloned().collect(),
-            deny: commands.deny.iter().cloned().collect(),
-            own: self.own_service.clone(),
-        };
-        let services = self.settings.services.iter();
-        let on_command = services.filter(|(_, own)| !own.is_scheduled()).map(|(name, _)| name.clone()).collect();
-        let intervals = self.settings.intervals().into_iter();
-        let scheduled = intervals.map(|(service, default)| {
-            let key = self.settings.service(&service).schedule_key.to_owned();
-            (service, Scheduled { key, default, by_settings: true })
-        });
-        PollServices { scheduled: scheduled.collect(), on_command, permissions }
     }
 }
 

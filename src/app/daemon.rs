@@ -9,13 +9,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::components::Parts;
+use super::live::Live;
 use super::{OWN_SOURCE, runner_options};
 use crate::backend::compose::{ComposeBackend, ComposeOptions};
 use crate::bus::Bus;
 use crate::engine::Engine;
+use crate::jobs::Jobs;
 use crate::ledger::Ledger;
 use crate::monitor::connection;
 use crate::names::{NameError, ServiceName};
+use crate::observer::feed::Feed;
 use crate::observer::ledger::LedgerWriter;
 use crate::observer::redis_records::{self, RedisRecords};
 use crate::observer::status::Tally;
@@ -25,6 +28,7 @@ use crate::runner::{History, Runner, RunnerStages};
 use crate::schedule::Intervals;
 use crate::settings::Settings;
 use crate::supervisor::{Supervisor, SupervisorError};
+use crate::upcoming::Upcoming;
 
 /// What the daemon is put together from.
 pub struct Daemon<E, B> {
@@ -50,10 +54,14 @@ pub struct Daemon<E, B> {
 pub struct Running<E, B> {
     /// Does the work.
     pub runner: Runner<ComposeBackend<E>, B>,
+    /// Answers what is asked of them.
+    pub jobs: Jobs<ComposeBackend<E>, B>,
     /// Owns the components.
     pub supervisor: Supervisor,
     /// The intervals in force.
     pub intervals: watch::Receiver<Arc<Intervals>>,
+    /// What of the settings can be told anew.
+    pub(super) live: Arc<Live<ComposeBackend<E>, B>>,
     grace: Duration,
     bus: Arc<B>,
     records_to_redis: redis_records::Writer<B>,
@@ -74,15 +82,19 @@ impl<E: Engine, B: Bus> Daemon<E, B> {
         let (backend, options) = (Arc::new(backend), runner_options(&self.settings));
         let (ledger, tally) = (self.ledger, Tally::default());
         let (redis_records, records_to_redis) = RedisRecords::new(Arc::clone(&self.bus));
+        let (feed, upcoming) = (Feed::default(), Upcoming::default());
+        let (intervals, in_force) = watch::channel(Arc::new(self.settings.intervals()));
         // Whoever else wants to hear what happens is one more line.
         let events = Events::new(vec![
             Box::new(LedgerWriter::new(ledger.clone())),
             Box::new(log::Log::default()),
             Box::new(tally.clone()),
             Box::new(redis_records),
+            Box::new(feed.clone()),
         ]);
         let history = History { events: events.clone(), ledger, tally };
         let runner = Runner::new(backend, Arc::clone(&self.bus), self.projects, options, runner_stages, history);
+        let jobs = Jobs::new(runner.clone(), in_force.clone(), upcoming.clone(), feed, self.own_service.clone());
         let grace = self.settings.shutdown.grace;
         let parts = Parts {
             redis_by: self.redis_by,
@@ -90,11 +102,14 @@ impl<E: Engine, B: Bus> Daemon<E, B> {
             runner: runner.clone(),
             bus: Arc::clone(&self.bus),
             events,
+            jobs: jobs.clone(),
+            intervals,
+            upcoming,
             own_service: self.own_service,
             own_source: OWN_SOURCE.parse()?,
         };
-        let intervals = parts.start(&mut supervisor);
-        Ok(Running { runner, supervisor, intervals, grace, bus: self.bus, records_to_redis })
+        let live = Arc::new(parts.start(&mut supervisor));
+        Ok(Running { runner, jobs, supervisor, intervals: in_force, live, grace, bus: self.bus, records_to_redis })
     }
 }
 

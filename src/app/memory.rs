@@ -50,12 +50,20 @@ pub(super) async fn open(settings: &Settings) -> Result<Memory, Failed> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
     use crate::settings::{Argument, Sources};
 
     fn settings(directory: &str) -> Settings {
         let argument = Argument { option: "--state", key: "state.dir", values: vec![directory.to_owned()] };
         Settings::load(&Sources { arguments: vec![argument], ..Sources::default() }).unwrap()
+    }
+
+    /// Removes a directory to which threads that are about to end may still write.
+    fn remove(directory: &str) {
+        while std::fs::remove_dir_all(directory).is_err_and(|error| error.kind() == ErrorKind::DirectoryNotEmpty) {}
+        assert!(!std::path::Path::new(directory).exists());
     }
 
     #[tokio::test]
@@ -67,7 +75,7 @@ mod tests {
         assert!(error.to_string().starts_with("another daemon uses "), "{error}");
         drop(first);
         assert!(open(&settings).await.is_ok());
-        std::fs::remove_dir_all(directory).unwrap();
+        remove(directory.to_str().unwrap());
     }
 
     #[tokio::test(start_paused = true)]
@@ -81,7 +89,7 @@ mod tests {
             drop(first);
         });
         assert!(second.is_ok());
-        std::fs::remove_dir_all(directory).unwrap();
+        remove(directory.to_str().unwrap());
     }
 
     #[tokio::test]

@@ -18,15 +18,21 @@ const MOUNT_LIST: FileReader = FileReader::new(4 << 20);
 pub(super) struct OwnContainer {
     pub(super) project: Option<String>,
     pub(super) service: Option<String>,
-    /// Host path of the project directory.
-    pub(super) working_dir: Option<PathBuf>,
-    /// Host paths of the Compose files.
-    pub(super) config_files: Vec<PathBuf>,
-    /// Host paths of the env files that were named.
-    pub(super) env_files: Vec<PathBuf>,
+    pub(super) files: DeployedFiles,
     pub(super) version: Option<Dialect>,
     /// Our path and the host's, of each directory of the host that we see.
     pub(super) mounts: Vec<(PathBuf, PathBuf)>,
+}
+
+/// What a container was made from, as its labels say: paths on the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct DeployedFiles {
+    /// The project directory.
+    pub(super) working_dir: Option<PathBuf>,
+    /// The Compose files.
+    pub(super) config_files: Vec<PathBuf>,
+    /// The env files that were named.
+    pub(super) env_files: Vec<PathBuf>,
 }
 
 /// The id of our container, none outside of one.
@@ -56,17 +62,28 @@ pub(super) async fn inspect(engine: &impl Engine, id: &str) -> Result<Option<Own
     Ok(Some(OwnContainer { mounts: mounts.collect(), ..labelled(&labels) }))
 }
 
-fn labelled(labels: &HashMap<String, String>) -> OwnContainer {
-    let text = |key: &str| labels.get(key).filter(|text| !text.is_empty()).cloned();
-    let paths = |key: &str| text(key).iter().flat_map(|list| list.split(',')).map(PathBuf::from).collect();
+fn text(of: &HashMap<String, String>, key: &str) -> Option<String> {
+    of.get(key).filter(|text| !text.is_empty()).cloned()
+}
+
+fn labelled(of: &HashMap<String, String>) -> OwnContainer {
     OwnContainer {
-        project: text(labels::PROJECT),
-        service: text(labels::SERVICE),
-        working_dir: text(labels::WORKING_DIR).map(PathBuf::from),
-        config_files: paths(labels::CONFIG_FILES),
-        env_files: paths(labels::ENVIRONMENT_FILE),
-        version: text(labels::VERSION).and_then(|version| version.parse().ok()),
+        project: text(of, labels::PROJECT),
+        service: text(of, labels::SERVICE),
+        files: DeployedFiles::labelled(of),
+        version: text(of, labels::VERSION).and_then(|version| version.parse().ok()),
         mounts: Vec::new(),
+    }
+}
+
+impl DeployedFiles {
+    pub(super) fn labelled(of: &HashMap<String, String>) -> Self {
+        let paths = |key: &str| text(of, key).iter().flat_map(|list| list.split(',')).map(PathBuf::from).collect();
+        Self {
+            working_dir: text(of, labels::WORKING_DIR).map(PathBuf::from),
+            config_files: paths(labels::CONFIG_FILES),
+            env_files: paths(labels::ENVIRONMENT_FILE),
+        }
     }
 }
 

@@ -8,9 +8,11 @@ use tracing::warn;
 
 use super::RETRY;
 
-/// End the daemon, in both stages of shutdown. SIGHUP too, as its default does: the terminal is gone.
-const ENDING: [(c_int, &str); 4] =
-    [(libc::SIGTERM, "SIGTERM"), (libc::SIGINT, "SIGINT"), (libc::SIGHUP, "SIGHUP"), (libc::SIGQUIT, "SIGQUIT")];
+/// End the daemon, in both stages of shutdown.
+const ENDING: [(c_int, &str); 3] = [(libc::SIGTERM, "SIGTERM"), (libc::SIGINT, "SIGINT"), (libc::SIGQUIT, "SIGQUIT")];
+
+/// Has the settings and the Compose files read again, as daemons do. A terminal that goes away sends it, too.
+const RELOADING: [(c_int, &str); 1] = [(libc::SIGHUP, "SIGHUP")];
 
 /// Mean nothing to us, and would kill the daemon. So would the real-time signals.
 const IGNORED: [(c_int, &str); 8] = [
@@ -31,6 +33,15 @@ const IGNORED: [(c_int, &str); 8] = [
 /// When the process cannot listen for one of them.
 pub(super) fn ending() -> std::io::Result<impl Stream<Item = &'static str>> {
     listen(ENDING.into_iter())
+}
+
+/// The names of signals that ask for a reload, as they arrive.
+///
+/// # Errors
+///
+/// When the process cannot listen for one of them.
+pub(super) fn reloading() -> std::io::Result<impl Stream<Item = &'static str>> {
+    listen(RELOADING.into_iter())
 }
 
 /// The names of signals that mean nothing to us, as they arrive: listening is what keeps them from killing us.

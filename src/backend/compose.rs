@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use futures::{Stream, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,6 +14,7 @@ use crate::engine::Engine;
 use crate::names::{ProjectName, ServiceName};
 use crate::plan::{Graph, State};
 use crate::projects::Projects;
+use crate::request::Output;
 use crate::spec::Dialect;
 
 mod carry;
@@ -100,6 +102,11 @@ impl<E: Engine> Backend for ComposeBackend<E> {
 
     async fn tail(&self, run: &OneOffRun, limit: usize) -> String {
         one_off::tail(self.engine.as_ref(), run, limit).await
+    }
+
+    fn output(&self, container: &str, follow: bool) -> impl Stream<Item = Result<Output, Failure>> + Send {
+        let output = self.engine.logs(container, follow);
+        output.map_err(|source| Failure::Engine { step: "read output".into(), source })
     }
 
     async fn runs(

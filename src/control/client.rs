@@ -55,6 +55,9 @@ pub enum AskError {
     /// The connection failed.
     #[error("connection to the daemon failed")]
     Connection(#[from] io::Error),
+    /// It ended, or was too busy to go on.
+    #[error("the daemon ended before it had answered")]
+    Ended,
     /// It answers what we do not understand.
     #[error("the daemon's answer is not readable")]
     Unreadable(#[from] serde_json::Error),
@@ -146,11 +149,12 @@ impl Connection {
         self.stream.get_mut().set_limit(MAX_LINE);
         let mut line = String::new();
         if self.stream.read_line(&mut line).await? == 0 {
-            return Ok(None);
+            return Err(AskError::Ended);
         }
         match serde_json::from_str(&line)? {
             Answer::Error(reason) => Err(AskError::Refused(reason)),
-            answer @ (Answer::Health(_) | Answer::Intervals(_)) => Ok(Some(answer)),
+            Answer::End {} => Ok(None),
+            answer => Ok(Some(answer)),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -15,13 +16,19 @@ use super::place::Bound;
 use super::{Answer, Asked, Greeting, Request, VERSION};
 
 /// Peers at the same time; more wait until one is done.
-const MAX_PEERS: usize = 16;
+const MAX_PEERS: usize = 64;
+
+/// Those among them whose answers take long: the others, such as the health check, are never kept waiting by them.
+const MAX_LONG: usize = 48;
 
 /// Longest request, in bytes.
 const MAX_REQUEST: u64 = 64 << 10;
 
 /// How long a peer may take to send its request, and to take one line of the answer.
 const PEER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a peer that follows something may take to take one line: its terminal may stand still for a while.
+const FOLLOWER_LIMIT: Duration = Duration::from_mins(1);
 
 /// Pause after a peer could not be let in: there are too many open files, for example, which would be so again at once.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -64,6 +71,7 @@ where
     let listener = socket.listener.try_clone()?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
+    let long = Semaphore::new(MAX_LONG);
     let mut peers = FuturesUnordered::new();
     loop {
         let may_come = peers.len() < MAX_PEERS;
@@ -73,7 +81,7 @@ where
             Some(()) = peers.next(), if !peers.is_empty() => {}
             accepted = accept(&listener, own_uid), if may_come => {
                 if let Some(stream) = accepted {
-                    peers.push(serve(stream, &greeting, &answer));
+                    peers.push(serve(stream, &greeting, &answer, &long));
                 }
             }
         }
@@ -89,7 +97,7 @@ async fn accept(listener: &UnixListener, own_uid: u32) -> Option<UnixStream> {
     is_trusted(&stream, own_uid).is_ok_and(|trusted| trusted).then_some(stream)
 }
 
-async fn serve<F>(mut stream: UnixStream, greeting: &Greeting, answer: &F)
+async fn serve<F>(mut stream: UnixStream, greeting: &Greeting, answer: &F, long: &Semaphore)
 where
     F: Fn(Request) -> BoxStream<'static, Answer>,
 {
@@ -99,19 +107,42 @@ where
         let mut line = Vec::new();
         let mut reader = BufReader::new(reader.take(MAX_REQUEST));
         limited(async { reader.read_until(b'\n', &mut line).await }).await?;
-        let mut lines = match understood(&line) {
-            Ok(request) => answer(request),
-            Err(reason) => futures::stream::once(async { Answer::Error(reason) }).boxed(),
+        let (mut lines, limit, _turn) = match understood(&line) {
+            Ok(request) if request.is_long() => match long.try_acquire() {
+                Ok(turn) => (answer(request), FOLLOWER_LIMIT, Some(turn)),
+                Err(_) => (error(format!("{MAX_LONG} others wait for long answers already")), PEER_LIMIT, None),
+            },
+            Ok(request) => (answer(request), PEER_LIMIT, None),
+            Err(reason) => (error(reason), PEER_LIMIT, None),
         };
-        while let Some(line) = lines.next().await {
-            limited(send(&mut writer, &line)).await?;
+        let mut rest = reader.into_inner().into_inner();
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = lines.next() => next,
+                // A peer that has gone would be noticed at the next line only.
+                () = gone(&mut rest) => return Ok(()),
+            };
+            let Some(line) = next else { break };
+            timeout(limit, send(&mut writer, &line)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         }
+        limited(send(&mut writer, &Answer::End {})).await?;
         Ok::<_, io::Error>(())
     };
     // Who asked may be gone, which is none of our business.
     if let Err(error) = talk.await {
         debug!(%error, "control request not answered");
     }
+}
+
+fn error(reason: String) -> BoxStream<'static, Answer> {
+    futures::stream::once(async { Answer::Error(reason) }).boxed()
+}
+
+/// Waits until the peer closes the connection; what it says is overlooked.
+async fn gone(reader: &mut (impl AsyncReadExt + Unpin)) {
+    let mut overlooked = [0; 256];
+    while reader.read(&mut overlooked).await.is_ok_and(|read| read > 0) {}
 }
 
 fn understood(line: &[u8]) -> Result<Request, String> {

@@ -10,10 +10,9 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_util::task::TaskTracker;
 
-use super::Lifetime;
-use super::poll_services::PollServices;
 use super::schedule::{self, Refused};
-use crate::action::{ConfigChange, ConfigChanges, WhenChanged};
+use super::{Lifetime, Options};
+use crate::action::{ConfigChange, WhenChanged};
 use crate::backend::Backend;
 use crate::bus::{Bus, BusError, Event, Subscription, Value};
 use crate::event::Consequence;
@@ -32,8 +31,7 @@ const MOST_TOGETHER: usize = 1024;
 pub(super) struct Changes<K, B> {
     pub(super) bus: Arc<B>,
     pub(super) runner: Runner<K, B>,
-    pub(super) meanings: ConfigChanges,
-    pub(super) services: Arc<PollServices>,
+    pub(super) options: watch::Receiver<Arc<Options>>,
     pub(super) intervals: watch::Sender<Arc<Intervals>>,
     pub(super) problems: watch::Sender<Problems>,
     pub(super) work: TaskTracker,
@@ -54,20 +52,28 @@ enum Look {
     Changed(BTreeSet<String>),
     /// Anything may have changed.
     All,
+    /// The options changed.
+    Options,
     /// There is nothing to look at any more.
     End,
 }
 
 impl<K: Backend, B: Bus> Changes<K, B> {
-    pub(super) async fn run(self, lifetime: Lifetime) {
+    pub(super) async fn run(mut self, lifetime: Lifetime) {
         let mut messages = self.bus.subscribe(&[CONFIG_CHANGED.to_owned()]);
         let mut ticks = interval_at(lifetime.epoch + lifetime.period, lifetime.period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut seen = Seen::default();
+        let mut before = Arc::clone(&self.options.borrow_and_update());
+        let mut options_open = true;
         loop {
             let look = tokio::select! {
                 biased;
                 () = lifetime.intake.cancelled() => return,
+                changed = self.options.changed(), if options_open => {
+                    options_open = changed.is_ok();
+                    if options_open { Look::Options } else { continue }
+                }
                 _ = ticks.tick() => Look::All,
                 event = messages.next() => gather(event, &mut messages),
             };
@@ -77,9 +83,12 @@ impl<K: Backend, B: Bus> Changes<K, B> {
                     sections.retain(|section| self.follows(section));
                     self.look(&mut seen, &sections, true).await
                 }
-                Look::All => {
-                    let sections = self.meanings.keys().cloned().chain([SCHEDULE.to_owned()]).collect();
-                    self.look(&mut seen, &sections, false).await
+                Look::All => self.look_at_all(&mut seen).await,
+                Look::Options => {
+                    let options = Arc::clone(&self.options.borrow_and_update());
+                    self.follow_settings(&before, &options).await;
+                    before = options;
+                    self.look_at_all(&mut seen).await
                 }
                 Look::End => return,
             };
@@ -89,8 +98,31 @@ impl<K: Backend, B: Bus> Changes<K, B> {
         }
     }
 
+    /// Looks at each section that means something here.
+    async fn look_at_all(&self, seen: &mut Seen) -> Result<(), BusError> {
+        let options = self.options();
+        let sections = options.config_changes.keys().cloned().chain([SCHEDULE.to_owned()]).collect();
+        self.look(seen, &sections, false).await
+    }
+
+    fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.options.borrow())
+    }
+
+    /// Takes over the intervals of changed settings, where no schedule in Redis says others: that is looked at next.
+    async fn follow_settings(&self, before: &Options, now: &Options) {
+        if matches!(self.bus.read(&[config_key(SCHEDULE)]).await.as_deref(), Ok([Value::Text(_)])) {
+            return;
+        }
+        let current = Arc::clone(&self.intervals.borrow());
+        let wanted = schedule::rebase(&before.services.scheduled, &now.services.scheduled, &current);
+        if wanted != *current {
+            self.intervals.send_replace(Arc::new(wanted));
+        }
+    }
+
     fn follows(&self, section: &str) -> bool {
-        let known = section == SCHEDULE || self.meanings.contains_key(section);
+        let known = section == SCHEDULE || self.options().config_changes.contains_key(section);
         if !known {
             tracing::debug!(section, "config changed, nothing to do");
         }
@@ -108,7 +140,8 @@ impl<K: Backend, B: Bus> Changes<K, B> {
                 self.look_at_schedule(seen, &value, said);
             }
             let value = value.text();
-            let Some(meaning) = self.meanings.get(section) else { continue };
+            let options = self.options();
+            let Some(meaning) = options.config_changes.get(section) else { continue };
             let differs = match (seen.values.get(section), &value) {
                 (Some(before), Some(now)) => before != now,
                 (None, _) | (_, None) => false,
@@ -129,7 +162,7 @@ impl<K: Backend, B: Bus> Changes<K, B> {
 
     fn look_at_schedule(&self, seen: &mut Seen, value: &Value, said: bool) {
         let current = Arc::clone(&self.intervals.borrow());
-        let services = self.services.of(&self.runner.projects().current());
+        let services = self.options().services.of(&self.runner.projects().current());
         let (wanted, refused) = match value {
             Value::Text(text) => schedule::read(text, &services, &current),
             // Somebody deleted it and said so.

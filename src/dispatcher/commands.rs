@@ -15,7 +15,7 @@ use super::recent::{Earlier, Fingerprint, Recent};
 use super::replies::Replies;
 use super::steps::{Fault, Steps};
 use super::{IgnoredMessages, lock};
-use crate::action::{Action, Actions};
+use crate::action::Action;
 use crate::backend::Backend;
 use crate::bus::Bus;
 use crate::event::{Answer, Event};
@@ -26,7 +26,6 @@ use crate::names::RequestId;
 /// Takes commands, has their steps carried out, and hands the replies over for delivery.
 pub(super) struct CommandHandler<K, B> {
     steps: Arc<Steps<K, B>>,
-    actions: Actions,
     replies: Replies,
     recent: Arc<Mutex<Recent>>,
     slots: Arc<Semaphore>,
@@ -51,7 +50,6 @@ impl<K: Backend, B: Bus> CommandHandler<K, B> {
     /// A handler that carries out `max_in_flight` commands at a time, and remembers replies for `reply_ttl`.
     pub(super) fn new(
         steps: Arc<Steps<K, B>>,
-        actions: Actions,
         replies: Replies,
         (max_in_flight, reply_ttl): (usize, Duration),
         work: TaskTracker,
@@ -59,7 +57,7 @@ impl<K: Backend, B: Bus> CommandHandler<K, B> {
         let recent = Arc::new(Mutex::new(Recent::new(reply_ttl)));
         let slots = Arc::new(Semaphore::new(max_in_flight));
         let (ignored, earlier) = (IgnoredMessages::default(), steps.runner.history().ledger.requests());
-        Self { steps, actions, replies, recent, slots, max_in_flight, work, ignored, earlier }
+        Self { steps, replies, recent, slots, max_in_flight, work, ignored, earlier }
     }
 
     /// Begins what a message on the command channel asks for, or answers why not.
@@ -95,7 +93,7 @@ impl<K: Backend, B: Bus> CommandHandler<K, B> {
         if let Some(earlier) = earlier.and_then(|request| self.steps.runner.history().ledger.request(request)) {
             return self.repeated(&earlier, &fingerprint);
         }
-        let Some(action) = self.actions.get(&command.action) else {
+        let Some(action) = self.steps.options().action(&command.action) else {
             return self.refuse(request, &format!("unknown action {:?}", command.shown_action()));
         };
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
@@ -113,7 +111,7 @@ impl<K: Backend, B: Bus> CommandHandler<K, B> {
             steps: Arc::clone(&self.steps),
             replies: self.replies.clone(),
             recent: Arc::clone(&self.recent),
-            action: action.clone(),
+            action,
             command,
             _slot: slot,
         };

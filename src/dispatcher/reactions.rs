@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use super::steps::Steps;
 use super::{IgnoredMessages, lock};
-use crate::action::{Reaction, Reactions};
+use crate::action::Reaction;
 use crate::backend::Backend;
 use crate::bus::Bus;
 use crate::bus::subscription::Message;
@@ -28,7 +28,6 @@ const MOST_HELD: usize = 64;
 /// Takes events and has their reactions carried out.
 pub(super) struct ReactionHandler<K, B> {
     steps: Arc<Steps<K, B>>,
-    reactions: Reactions,
     /// The events that wait, by the channels whose reaction goes on.
     held: Arc<Mutex<BTreeMap<String, VecDeque<ReceivedEvent>>>>,
     work: TaskTracker,
@@ -46,19 +45,15 @@ struct ReceivedEvent {
 }
 
 impl<K: Backend, B: Bus> ReactionHandler<K, B> {
-    pub(super) fn new(steps: Arc<Steps<K, B>>, reactions: Reactions, work: TaskTracker) -> Self {
-        Self { steps, reactions, held: Arc::default(), work, ignored: IgnoredMessages::default() }
-    }
-
-    /// The channels that something follows on.
-    pub(super) fn channels(&self) -> impl Iterator<Item = &str> {
-        self.reactions.keys().map(String::as_str)
+    pub(super) fn new(steps: Arc<Steps<K, B>>, work: TaskTracker) -> Self {
+        Self { steps, held: Arc::default(), work, ignored: IgnoredMessages::default() }
     }
 
     /// Follows an event, now or once the reaction that goes on is done.
     pub(super) fn take(&mut self, message: &Message) {
         let channel = message.channel.as_ref();
-        let Some(reaction) = self.reactions.get(channel) else { return };
+        let options = self.steps.options();
+        let Some(reaction) = options.reactions.get(channel) else { return };
         let length = message.payload.len();
         if length > LONGEST_EVENT {
             let fault = format!("an event on {channel} has at most {LONGEST_EVENT} bytes, not {length}");

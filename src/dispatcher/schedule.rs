@@ -86,6 +86,19 @@ pub(super) fn read(text: &str, services: &ScheduledServices, current: &Intervals
     (intervals, refused)
 }
 
+/// The intervals once the services' own changed from `before` to `now`, where no schedule says others.
+pub(super) fn rebase(before: &ScheduledServices, now: &ScheduledServices, current: &Intervals) -> Intervals {
+    let mut intervals = current.clone();
+    intervals.retain(|service, _| now.contains_key(service) || !before.contains_key(service));
+    for (service, scheduled) in now.iter().filter(|(_, scheduled)| scheduled.by_settings) {
+        let same = before.get(service).is_some_and(|earlier| earlier.default == scheduled.default);
+        if !same || !intervals.contains_key(service) {
+            intervals.insert(service.clone(), scheduled.default);
+        }
+    }
+    intervals
+}
+
 /// The intervals where there is no schedule.
 pub(super) fn defaults(services: &ScheduledServices) -> Intervals {
     let by_settings = services.iter().filter(|(_, scheduled)| scheduled.by_settings);

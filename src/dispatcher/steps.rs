@@ -10,18 +10,17 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::lock;
-use super::poll_services::PollServices;
+use super::{Options, lock};
 use crate::action::permission::NotAllowed;
 use crate::action::{Action, Reaction, Report, Step, Target};
 use crate::backend::Backend;
 use crate::bus::Bus;
 use crate::clock::Timestamp;
+use crate::jobs::Jobs;
 use crate::message::{SourceStatus, status_key};
 use crate::names::{RequestId, ServiceName, SourceId};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
 use crate::runner::{OperateError, RunError, RunRequest, Runner};
-use crate::schedule::Intervals;
 
 /// Life of a status that the daemon writes for a source, as the sources' own.
 const STATUS_TTL: Duration = Duration::from_mins(2);
@@ -62,13 +61,18 @@ impl Fault {
 pub(super) struct Steps<K, B> {
     pub(super) bus: Arc<B>,
     pub(super) runner: Runner<K, B>,
-    pub(super) services: Arc<PollServices>,
-    pub(super) intervals: watch::Receiver<Arc<Intervals>>,
+    pub(super) options: watch::Receiver<Arc<Options>>,
+    pub(super) jobs: Jobs<K, B>,
     pub(super) intake: CancellationToken,
     pub(super) results: ResultTurns,
 }
 
 impl<K: Backend, B: Bus> Steps<K, B> {
+    /// The options as they are now.
+    pub(super) fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.options.borrow())
+    }
+
     /// Carries out an action and returns the `data` of its reply.
     pub(super) async fn action(
         &self,
@@ -179,11 +183,14 @@ impl<K: Backend, B: Bus> Steps<K, B> {
                 Ok(Yield::Nothing)
             }
             Step::Reply { field, from } => Ok(Yield::Fields(Map::from_iter([(field.clone(), self.list(from).await?)]))),
-            Step::Report(Report::Services) => {
-                let slots = self.runner.slots();
-                let slots = [("slots_due", json!(slots.due)), ("slots_accounted", json!(slots.accounted))];
-                let slots = slots.map(|(key, count)| (key.to_owned(), count));
-                Ok(Yield::Fields(slots.into_iter().chain([("services".to_owned(), self.services())]).collect()))
+            Step::Report(Report::Services) => Ok(Yield::Fields(self.jobs.status())),
+            Step::Job(verb, job) => {
+                let job = self.operated(job, values)?;
+                self.jobs
+                    .carry_out(*verb, &job)
+                    .await
+                    .map(Yield::Fields)
+                    .map_err(|error| Fault::refused(Chain(&error).to_string()))
             }
             Step::Wait(span) => tokio::select! {
                 biased;
@@ -204,7 +211,8 @@ impl<K: Backend, B: Bus> Steps<K, B> {
     }
 
     fn may_operate(&self, target: &Target, service: &ServiceName) -> Result<(), NotAllowed> {
-        let permissions = &self.services.permissions;
+        let options = self.options();
+        let permissions = &options.services.permissions;
         match target {
             // Who wrote the settings permitted it.
             Target::Fixed(_) => permissions.by_settings(service),
@@ -221,7 +229,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         let Err(why) = self.may_operate(target, &service) else {
             return self.runner.restart(&service).await.map_err(|error| Fault::of(&error));
         };
-        if let Err(why) = self.services.permissions.restart(&service) {
+        if let Err(why) = self.options().services.permissions.restart(&service) {
             return Err(Fault::refused(format!("service {service} is not allowed: {why}")));
         }
         match self.runner.restart_existing(&service).await {
@@ -252,7 +260,8 @@ impl<K: Backend, B: Bus> Steps<K, B> {
             return Ok(service);
         }
         // A service may be named as the schedule names it.
-        let named = self.services.of(&project).into_iter().find(|(_, scheduled)| scheduled.key == service.as_str());
+        let named =
+            self.options().services.of(&project).into_iter().find(|(_, scheduled)| scheduled.key == service.as_str());
         match named {
             Some((named, _)) if known(&named) => Ok(named),
             Some(_) | None => Err(Fault::refused(format!("no such service: {service}"))),
@@ -286,26 +295,6 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         let status = SourceStatus { last_error: Some(error), ..SourceStatus::new(source.clone()) };
         let json = serde_json::to_string(&status).unwrap_or_default();
         self.bus.set(&status_key(source), &json, Some(STATUS_TTL)).await.map_err(|error| Fault::of(&error))
-    }
-
-    fn services(&self) -> Value {
-        let records = self.runner.records();
-        let intervals = Arc::clone(&self.intervals.borrow());
-        let services = self.runner.services().into_iter().map(|service| {
-            let record = records.get(&service);
-            let every = intervals.get(&service).copied().flatten().map(|every| every.as_duration().as_secs_f64());
-            let state = json!({
-                "every": every,
-                "paused": intervals.get(&service).is_some_and(Option::is_none),
-                "running": self.runner.running(&service),
-                "runs": record.map_or(0, |record| record.runs),
-                "failures": record.map_or(0, |record| record.failures),
-                "last_success": record.and_then(|record| record.last_success_at),
-                "last_run": record.and_then(|record| record.last.as_ref()),
-            });
-            (service.into(), state)
-        });
-        Value::Object(services.collect())
     }
 }
 
@@ -361,6 +350,7 @@ fn result_key(step: &Step) -> Option<String> {
         | Step::CancelStart(_)
         | Step::Publish { .. }
         | Step::Report(_)
+        | Step::Job(..)
         | Step::Wait(_)
         | Step::Status { .. } => None,
     }

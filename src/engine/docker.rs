@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use super::{ApiVersion, Engine, EngineError, EngineVersion, ExecCommand, PullImage, RemoveContainer, Upload};
+use super::{ApiVersion, Engine, EngineError, EngineVersion, ExecCommand, Output, PullImage, RemoveContainer, Upload};
 use crate::spec::{CreateContainer, NetworkBody};
 
 mod answer;
@@ -30,7 +30,7 @@ use answer::{Created, Executed, IdAnswer, VersionAnswer, Waited, accepted, parse
 pub use client_config::ClientConfig;
 pub use connect::{Host, ParseHostError, TlsFiles};
 use http::{Answer, Client, Failure, Request, Whole, reference, segment};
-use stream::{Lines, Tail};
+use stream::{Lines, Outputs, Tail};
 
 /// Time limit of a call, to the last byte of its answer. An Engine under load takes its time to create a container.
 const CALL_LIMIT: Duration = Duration::from_mins(2);
@@ -367,6 +367,24 @@ impl Engine for Docker {
             Ok(tail.text())
         };
         self.within(call, CALL_LIMIT, read).await
+    }
+
+    fn logs(&self, container: &str, follow: bool) -> impl Stream<Item = Result<Output, EngineError>> + Send {
+        let call = "read logs";
+        let request = Request::get(container_path(container, "/logs"))
+            .query("stdout", "true")
+            .query("stderr", "true")
+            .query("follow", if follow { "true" } else { "false" });
+        async move {
+            let answer = self.within(call, CALL_LIMIT, self.send(call, &request)).await?;
+            let pieces = futures::stream::try_unfold(Outputs::new(answer), move |mut outputs| async move {
+                let parts = outputs.next().await.map_err(|failure| self.failed(call, failure))?;
+                Ok::<_, EngineError>(parts.map(|parts| (parts, outputs)))
+            });
+            Ok(pieces.map_ok(|parts| futures::stream::iter(parts.into_iter().map(Ok))).try_flatten())
+        }
+        .into_stream()
+        .try_flatten()
     }
 
     async fn upload(&self, container: &str, upload: &Upload) -> Result<(), EngineError> {

@@ -172,6 +172,11 @@ impl Known {
         self.jobs.get(job)?.last.as_ref()
     }
 
+    /// The newest run of each service that has run, without its tail.
+    pub fn last_runs(&self) -> BTreeMap<ServiceName, Record> {
+        self.jobs.iter().filter_map(|(job, known)| Some((job.clone(), known.last.clone()?))).collect()
+    }
+
     /// All services that had a slot.
     pub fn last_slots(&self) -> BTreeMap<ServiceName, KnownSlot> {
         self.jobs.iter().filter_map(|(job, known)| Some((job.clone(), known.last_slot?))).collect()

@@ -56,6 +56,9 @@ impl Observer for LedgerWriter {
                     self.note(self.ledger.write(&Entry::Start(start)));
                 }
             }
+            Event::PauseChanged { service, paused } => {
+                self.note(self.ledger.write(&Entry::Paused { job: service.clone(), paused: *paused }));
+            }
             Event::CommandTaken { request_id: Some(id), fingerprint, .. } => {
                 let (id, fingerprint, at) = (id.clone(), fingerprint.clone(), Timestamp::now());
                 self.keep(Request { id, at, fingerprint, run_id: None, reply: None });

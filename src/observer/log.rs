@@ -21,6 +21,7 @@ const DISPATCHER: &str = "sense_orchestrator::dispatcher";
 const MONITOR: &str = "sense_orchestrator::monitor";
 const SEEDER: &str = "sense_orchestrator::seeder";
 const PROJECTS: &str = "sense_orchestrator::projects";
+const SETTINGS: &str = "sense_orchestrator::settings";
 
 /// Most lines about commands in a minute: anybody can send thousands.
 const COMMAND_LINES: u32 = 300;
@@ -57,6 +58,29 @@ impl Default for Log {
     }
 }
 
+/// The lines of settings and Compose files that were read again.
+fn files(event: &Event) {
+    match event {
+        Event::SettingsReloaded { changed } => {
+            info!(target: SETTINGS, changed = changed.join(", "), "settings reloaded");
+        }
+        Event::SettingsNeedRestart { keys } => {
+            warn!(target: SETTINGS, keys = keys.join(", "), "settings need a restart");
+        }
+        Event::SettingsRefused { error } => {
+            warn!(target: SETTINGS, error, "settings not loaded, the last good ones stay in use");
+        }
+        Event::ProjectChanged { project } => info!(target: PROJECTS, %project, "project loaded again"),
+        Event::ProjectBroken { error } => {
+            warn!(target: PROJECTS, error, "project not loaded, the last good one stays in use");
+        }
+        Event::ProjectFilesChanged { files, container } => {
+            info!(target: PROJECTS, files = files.join(", "), container, "other compose files count now");
+        }
+        _ => {}
+    }
+}
+
 fn allow(limit: &Mutex<LogLimit<Instant>>) -> Option<Line> {
     limit.lock().unwrap_or_else(PoisonError::into_inner).allow(Instant::now())
 }
@@ -73,6 +97,8 @@ impl Observer for Log {
                     debug!(target: DISPATCHER, error, "schedule not followed");
                 }
             }
+            Event::PauseChanged { service, paused: true } => info!(target: SCHEDULER, %service, "schedule paused"),
+            Event::PauseChanged { service, paused: false } => info!(target: SCHEDULER, %service, "schedule resumed"),
             Event::SlotDue { service, slot } => {
                 debug!(target: SCHEDULER, %service, slot = slot.to_rfc3339(), "slot due");
             }
@@ -146,12 +172,14 @@ impl Observer for Log {
                 warn!(target: SEEDER, key, problem, "config not remembered");
             }
             Event::ConfigDeleted { section } => info!(target: SEEDER, section, "config deleted"),
-            Event::ProjectChanged { project } => info!(target: PROJECTS, %project, "project loaded again"),
-            Event::ProjectBroken { error } => {
-                warn!(target: PROJECTS, error, "project not loaded, the last good one stays in use");
-            }
             Event::ConnectionLost { peer, reason } => self.connection_lost(*peer, reason),
             Event::ConnectionBack { peer } => self.connection_back(*peer),
+            Event::SettingsReloaded { .. }
+            | Event::SettingsNeedRestart { .. }
+            | Event::SettingsRefused { .. }
+            | Event::ProjectChanged { .. }
+            | Event::ProjectBroken { .. }
+            | Event::ProjectFilesChanged { .. } => files(event),
             Event::ServiceOverdue { service, source, silent, every } => {
                 let source = source.as_ref().map(tracing::field::display);
                 let (silent_s, interval_s) = (silent.as_secs(), every.as_secs());
@@ -173,6 +201,7 @@ fn slot_skipped(service: &ServiceName, why: &Skip) {
             warn!(target: SCHEDULER, %service, waits_for, waiting_ms, "slot skipped, still waiting");
         }
         Skip::Busy { error } => warn!(target: SCHEDULER, %service, error, "slot skipped, still running"),
+        Skip::Paused => debug!(target: SCHEDULER, %service, "slot skipped, paused"),
         Skip::UnknownService { repeated: false } => {
             warn!(target: SCHEDULER, %service, "slot skipped, the project has no such service");
         }

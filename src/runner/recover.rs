@@ -131,7 +131,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// Follows a found run to its end, which is at once where it has no claim, and removes it.
     async fn end_found(self, found: Found<K::Run>, state: RunState, claim: Option<RunClaim>) {
         let Found { service, run_id, mut run, earlier } = found;
-        let limit = self.inner.options.service(&service).limit;
+        let limit = self.options().service(&service).limit;
         let cancel = claim.as_ref().map(RunClaim::cancel).unwrap_or_default();
         if claim.is_none() && state == RunState::Alive {
             cancel.cancel();

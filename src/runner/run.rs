@@ -30,6 +30,14 @@ pub struct AcceptedRun {
     record: Record,
 }
 
+impl AcceptedRun {
+    /// What the ledger has of it.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
 /// Why an attempt gave no run.
 #[derive(Debug)]
 enum NoRun {
@@ -120,7 +128,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let run_id = slug.run_id();
         let turn_by = Instant::now() + request.wait_for_turn;
         let claim = self.claim(service, &run_id, turn_by).await?;
-        let options = inner.options.service(service);
+        let all = self.options();
+        let options = all.service(service);
         let record_of_run = record.take().unwrap_or_else(|| self.begin(&request, &slug));
         *record = Some(record_of_run);
         let trigger = request.trigger;
@@ -173,17 +182,19 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     ) -> Option<JoinHandle<()>> {
         let inner = &self.inner;
         if let Some(run) = &run
-            && (inner.options.tail_of_success || !report.outcome.is_success())
+            && (self.options().tail_of_success || !report.outcome.is_success())
             && report.container_started_at.is_some()
         {
-            report.tail = inner.backend.tail(run, inner.options.tail).await;
+            report.tail = inner.backend.tail(run, self.options().tail).await;
         }
         if let Some(claim) = &claim {
             claim.ended();
         }
         self.close(report, record).await;
         let (run, backend) = (run?, Arc::clone(&inner.backend));
+        let (followers, run_id) = (Arc::clone(&inner.followers), report.run_id.clone());
         Some(inner.stages.work.spawn(async move {
+            followers.have_read(&run_id).await;
             backend.remove(run).await;
             drop(claim);
         }))
@@ -199,7 +210,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             }
             Err(InTheWay::Running(_) | InTheWay::Removing) => {}
         }
-        let removed_by = Instant::now() + inner.options.service(service).limit;
+        let removed_by = Instant::now() + self.options().service(service).limit;
         tokio::select! {
             biased;
             () = inner.stages.intake.cancelled() => Err(RunError::ShuttingDown),

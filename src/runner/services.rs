@@ -142,7 +142,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
 
     async fn up(&self, service: &ServiceName, cancel: &CancellationToken) -> Result<(), OperateError> {
         let inner = &self.inner;
-        let own = inner.options.service(service);
+        let options = self.options();
+        let own = options.service(service);
         let project = &inner.projects.select(service, own.profile.as_deref()).map_err(Failure::Project)?;
         let spec = UpSpec { project, service, recreate_dependencies: own.recreate_dependencies };
         match inner.backend.up(spec, cancel).await {

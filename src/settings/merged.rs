@@ -87,6 +87,13 @@ impl Merged {
         })
     }
 
+    /// Paths of what differs from `other`: of a section's keys, and for an entry that both name, of its own keys.
+    pub(super) fn differences(&self, other: &Self) -> Vec<String> {
+        let mut paths = Vec::new();
+        differences(&self.value, &other.value, &mut Vec::new(), &mut paths);
+        paths
+    }
+
     /// An error at `path`.
     pub(super) fn fault(&self, path: &[String], problem: Problem) -> SettingsError {
         SettingsError { place: self.place(path), key: path.join("."), problem }
@@ -177,6 +184,25 @@ impl Merged {
             let near = nearest(&path.join("."), names.iter().map(String::as_str))?;
             Some(near.split('.').map(str::to_owned).collect())
         })
+    }
+}
+
+fn differences(one: &Value, other: &Value, path: &mut Vec<String>, out: &mut Vec<String>) {
+    match (one, other) {
+        (Value::Dict(_, one), Value::Dict(_, other)) if path.len() < 3 => {
+            let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            for key in keys {
+                path.push(key.clone());
+                match (one.get(key), other.get(key)) {
+                    (Some(one), Some(other)) => differences(one, other, path, out),
+                    (Some(_), None) | (None, Some(_)) => out.push(path.join(".")),
+                    (None, None) => {}
+                }
+                path.pop();
+            }
+        }
+        (one, other) if one != other => out.push(path.join(".")),
+        _ => {}
     }
 }
 

@@ -26,6 +26,44 @@ fn the_home_of_who_starts_it_is_that_of_the_compose_file() {
     assert_eq!((&volumes[0]["source"], &volumes[1]["source"]), (&"/home/me/a".into(), &"/home/me/b".into()));
 }
 
+/// The names of all commands, as the help lists them.
+fn commands(folder: &Folder) -> Vec<String> {
+    let help = printed(folder, ("A", "b"), &["--help"]);
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).filter(|name| name != "help").collect()
+}
+
+#[test]
+fn the_help_of_all_commands() {
+    let folder = Folder::new();
+    let mut all = printed(&folder, ("A", "b"), &["--help"]);
+    for command in commands(&folder) {
+        let help = printed(&folder, ("A", "b"), &[&command, "--help"]);
+        all += &["\n$ ", &command, " --help\n", &help].concat();
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn completions_and_the_manual_know_all_commands_also_while_the_settings_are_broken() {
+    let folder = Folder::new();
+    folder.write("broken.yaml", "nonsense: [");
+    let names = commands(&folder);
+    assert!(names.len() > 20, "{names:?}");
+    let broken = ("ORCHESTRATOR_CONFIG", "broken.yaml");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = printed(&folder, broken, &["completions", shell]);
+        assert!(names.iter().all(|name| script.contains(name)), "{shell}");
+    }
+    let manual = printed(&folder, broken, &["man"]);
+    for name in names {
+        let section = manual.split(&format!(".SH {}\n", name.to_uppercase())).nth(1);
+        assert!(section.is_some_and(|section| section.contains(".SS SYNOPSIS\n")), "{name}");
+    }
+    assert!(manual.contains("\\-\\-detach") && manual.contains("130 cancelled"), "{manual}");
+    assert!(!manual.contains("(1)\n"), "there are no other pages");
+}
+
 #[test]
 fn run_without_a_name_is_wrong_usage_and_names_the_daemon() {
     let output = Command::new(env!("CARGO_BIN_EXE_sense-orchestrator")).arg("run").env_clear().assert().code(2);

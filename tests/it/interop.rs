@@ -24,19 +24,19 @@ use crate::support::missing_server;
 use crate::support::stack::{Folder, history, ledger, name};
 
 /// A project that both work on.
-struct Site {
+pub(crate) struct Site {
     engine: Arc<Docker>,
-    folder: Folder,
+    pub(crate) folder: Folder,
     project: String,
     dialect: Dialect,
 }
 
 /// A container as far as these tests look: name, then id.
-type Containers = BTreeMap<String, String>;
+pub(crate) type Containers = BTreeMap<String, String>;
 
 impl Site {
     /// None where there is no Engine or no Compose, and none is promised.
-    async fn new(compose: &str) -> Option<Self> {
+    pub(crate) async fn new(compose: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let engine = docker::engine().await?;
         let project = format!("sense-interop-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -48,12 +48,12 @@ impl Site {
         Some(site)
     }
 
-    fn write(&self, compose: &str) {
+    pub(crate) fn write(&self, compose: &str) {
         self.folder.write("compose.yaml", &compose.replace("IMAGE", IMAGE));
     }
 
     /// Standard output and error of `docker compose`, or both as the error.
-    async fn run_compose(&self, words: &[&str]) -> Result<String, String> {
+    pub(crate) async fn run_compose(&self, words: &[&str]) -> Result<String, String> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/compose");
         let done = Command::new(script)
             .args(["--ansi", "never", "-p", &self.project])
@@ -67,7 +67,7 @@ impl Site {
         if done.status.success() { Ok(text) } else { Err(text) }
     }
 
-    async fn compose(&self, words: &[&str]) -> String {
+    pub(crate) async fn compose(&self, words: &[&str]) -> String {
         self.run_compose(words).await.unwrap_or_else(|text| panic!("docker compose {words:?}: {text}"))
     }
 
@@ -99,7 +99,7 @@ impl Site {
         Runner::new(Arc::new(backend), bus, projects, options, stages, history)
     }
 
-    async fn containers(&self) -> Containers {
+    pub(crate) async fn containers(&self) -> Containers {
         let listed = self.engine.containers(&[format!("{}={}", labels::PROJECT, self.project)]).await.unwrap();
         let entry = |container: bollard::models::ContainerSummary| {
             let name = container.names.unwrap().remove(0).trim_start_matches('/').to_owned();
@@ -121,7 +121,7 @@ impl Site {
     }
 
     /// Takes everything away, and says what Compose itself would have left.
-    async fn down(&self) {
+    pub(crate) async fn down(&self) {
         let volumes = self.anonymous_volumes().await;
         self.compose(&["--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "0"]).await;
         let left = self.containers().await;

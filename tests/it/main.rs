@@ -10,6 +10,7 @@
 
 mod any_text;
 mod architecture;
+mod asking;
 mod bus;
 mod chaos;
 mod check;
@@ -22,6 +23,7 @@ mod control;
 mod convergence;
 mod crashes;
 mod daemon;
+mod deployed;
 mod documented_keys;
 mod engine;
 mod engine_answers;
@@ -36,6 +38,7 @@ mod lifecycle;
 mod memory;
 mod process;
 mod redis_attacks;
+mod reload;
 mod runs;
 mod scheduling;
 mod seeding;

@@ -12,6 +12,7 @@ use sense_orchestrator::report::Trigger;
 use sense_orchestrator::runner::RunRequest;
 use sense_orchestrator::schedule::{FirstSlot, Interval, Intervals};
 use sense_orchestrator::scheduler;
+use sense_orchestrator::upcoming::Upcoming;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -54,7 +55,7 @@ fn live(stack: &Stack, every: &[(&str, Duration)], first: FirstSlot, parallel: u
     let (sender, receiver) = watch::channel(Arc::new(intervals));
     let (runner, work, intake) = (stack.runner.clone(), stack.stages.work.clone(), stack.stages.intake.clone());
     let parallel = NonZeroUsize::new(parallel).unwrap();
-    let task = tokio::spawn(scheduler::run(runner, receiver, first, parallel, work, intake));
+    let task = tokio::spawn(scheduler::run(runner, receiver, Upcoming::default(), first, parallel, work, intake));
     Life { _intervals: sender, task }
 }
 

@@ -88,8 +88,8 @@ async fn signals_that_mean_nothing_to_us_do_not_kill_the_daemon() {
 }
 
 #[tokio::test]
-async fn hup_and_quit_end_it_as_term_does_and_two_signals_at_once_are_one() {
-    for signal in ["-HUP", "-QUIT", "-TERM"] {
+async fn quit_ends_it_as_term_does_and_two_signals_at_once_are_one() {
+    for signal in ["-QUIT", "-TERM"] {
         let Some(site) = Site::new(LONG, LONG_SETTINGS).await else { return };
         let mut daemon = site.start();
         site.runs("long").await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sense_orchestrator::schedule::{FirstSlot, Interval, Intervals};
 use sense_orchestrator::scheduler;
+use sense_orchestrator::upcoming::Upcoming;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -42,8 +43,15 @@ fn schedule(stack: Stack, first: &[(&str, u64)], parallel: usize) -> Scheduled {
     let work = TaskTracker::new();
     let parallel = NonZeroUsize::new(parallel).unwrap();
     let intake = stack.stages.intake.clone();
-    let task =
-        tokio::spawn(scheduler::run(stack.runner.clone(), receiver, FirstSlot::Now, parallel, work.clone(), intake));
+    let task = tokio::spawn(scheduler::run(
+        stack.runner.clone(),
+        receiver,
+        Upcoming::default(),
+        FirstSlot::Now,
+        parallel,
+        work.clone(),
+        intake,
+    ));
     Scheduled { stack, intervals: sender, work, task }
 }
 

@@ -12,8 +12,10 @@ pub(crate) mod log;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod reference;
+pub(crate) mod schema;
 pub(crate) mod scripted_redis;
 pub(crate) mod stack;
+pub(crate) mod terminal;
 #[allow(dead_code, reason = "the twin uses the rest")]
 pub(crate) mod time;
 

@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::http::{Answer, Failure};
+use crate::request::{Output, OutputStream};
 
 /// Longest line that is read into memory, in bytes. An event holds all labels of its container.
 const LINE_LIMIT: usize = 1 << 20;
@@ -55,69 +56,120 @@ impl<'a> Lines<'a> {
 /// Bytes before each frame: the stream, three zeros, and the length of what follows.
 const HEADER: usize = 8;
 
-/// The last bytes of a container's output, as it comes: in frames, or bare from a container with a terminal.
-pub(super) struct Tail {
-    limit: usize,
-    kept: Vec<u8>,
+/// A container's output, as it comes: in frames, or bare from a container with a terminal.
+struct Frames {
     header: Vec<u8>,
+    stream: OutputStream,
     /// What is left of the frame; none before the first header.
     left: Option<usize>,
     bare: bool,
 }
 
-impl Tail {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, kept: Vec::new(), header: Vec::with_capacity(HEADER), left: None, bare: false }
+impl Frames {
+    fn new() -> Self {
+        Self { header: Vec::with_capacity(HEADER), stream: OutputStream::Stdout, left: None, bare: false }
     }
 
     /// Takes in a piece of the answer. No frame is ever held: its length is whatever the Engine says.
-    pub(super) fn add(&mut self, mut piece: Bytes) {
+    fn add(&mut self, mut piece: Bytes, mut take: impl FnMut(Output)) {
         while !piece.is_empty() {
             if self.bare {
-                self.keep(&piece);
-                return;
+                return take(Output { stream: self.stream, bytes: piece });
             }
             if let Some(left) = self.left.filter(|left| *left > 0) {
-                let part = piece.split_to(left.min(piece.len()));
-                self.left = Some(left - part.len());
-                self.keep(&part);
+                let bytes = piece.split_to(left.min(piece.len()));
+                self.left = Some(left - bytes.len());
+                take(Output { stream: self.stream, bytes });
                 continue;
             }
             let wanted = (HEADER - self.header.len()).min(piece.len());
             self.header.extend_from_slice(&piece.split_to(wanted));
             match *self.header.as_slice() {
-                [0..=2, 0, 0, 0, a, b, c, d] => {
+                [stream @ 0..=2, 0, 0, 0, a, b, c, d] => {
+                    self.stream = if stream == 2 { OutputStream::Stderr } else { OutputStream::Stdout };
                     self.left = Some(usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX));
                     self.header.clear();
                 }
                 // No frame begins so.
-                [_, _, _, _, _, _, _, _] => self.become_bare(),
+                [_, _, _, _, _, _, _, _] => take(self.become_bare()),
                 _ => {}
             }
         }
     }
 
-    fn become_bare(&mut self) {
+    fn become_bare(&mut self) -> Output {
         self.bare = true;
-        let begun = std::mem::take(&mut self.header);
-        self.keep(&begun);
+        Output { stream: self.stream, bytes: std::mem::take(&mut self.header).into() }
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
-        let mut bytes = bytes;
-        bytes.advance(bytes.len().saturating_sub(self.limit));
-        let surplus = (self.kept.len() + bytes.len()).saturating_sub(self.limit);
-        self.kept.drain(..surplus);
-        self.kept.extend_from_slice(bytes);
+    /// What is left at the end: a text shorter than a header, from a terminal.
+    fn rest(&mut self) -> Option<Output> {
+        (self.left.is_none() && !self.header.is_empty()).then(|| self.become_bare())
+    }
+}
+
+/// The last bytes of a container's output.
+pub(super) struct Tail {
+    limit: usize,
+    kept: Vec<u8>,
+    frames: Frames,
+}
+
+impl Tail {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, kept: Vec::new(), frames: Frames::new() }
+    }
+
+    /// Takes in a piece of the answer.
+    pub(super) fn add(&mut self, piece: Bytes) {
+        let Self { limit, kept, frames } = self;
+        frames.add(piece, |output| keep(kept, &output.bytes, *limit));
     }
 
     /// What was kept.
     pub(super) fn text(mut self) -> String {
-        // A text shorter than a header, from a terminal.
-        if self.left.is_none() {
-            self.become_bare();
+        if let Some(rest) = self.frames.rest() {
+            keep(&mut self.kept, &rest.bytes, self.limit);
         }
         String::from_utf8_lossy(&self.kept).into_owned()
+    }
+}
+
+fn keep(kept: &mut Vec<u8>, mut bytes: &[u8], limit: usize) {
+    bytes.advance(bytes.len().saturating_sub(limit));
+    let surplus = (kept.len() + bytes.len()).saturating_sub(limit);
+    kept.drain(..surplus);
+    kept.extend_from_slice(bytes);
+}
+
+/// A container's output, piece by piece.
+pub(super) struct Outputs<'a> {
+    answer: Option<Answer<'a>>,
+    frames: Frames,
+}
+
+impl<'a> Outputs<'a> {
+    pub(super) fn new(answer: Answer<'a>) -> Self {
+        Self { answer: Some(answer), frames: Frames::new() }
+    }
+
+    /// What came next, at least one piece; none at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Output>>, Failure> {
+        let mut parts = Vec::new();
+        while let Some(answer) = &mut self.answer {
+            if let Some(piece) = answer.next().await? {
+                self.frames.add(piece, |output| parts.push(output));
+            } else {
+                if let Some(answer) = self.answer.take() {
+                    answer.finish().await;
+                }
+                parts.extend(self.frames.rest());
+            }
+            if !parts.is_empty() {
+                return Ok(Some(parts));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -14,11 +14,12 @@ use bollard::models::{
 use futures::{FutureExt, Stream, TryStreamExt};
 use sense_orchestrator::clock::{self, Timestamp};
 use sense_orchestrator::engine::{
-    ApiVersion, Engine, EngineError, EngineVersion, ExecCommand, PullImage, RemoveContainer, Upload,
+    ApiVersion, Engine, EngineError, EngineVersion, ExecCommand, Output, OutputStream, PullImage, RemoveContainer,
+    Upload,
 };
 use sense_orchestrator::spec::{ContainerBody, CreateContainer, NetworkBody};
 use tokio::sync::{Notify, broadcast};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::time::{now, sleep_until};
 
@@ -1029,6 +1030,23 @@ impl Engine for FakeEngine {
             Ok(String::from_utf8_lossy(&output.as_bytes()[from..]).into_owned())
         })
         .await
+    }
+
+    fn logs(&self, container: &str, follow: bool) -> impl Stream<Item = Result<Output, EngineError>> + Send {
+        let container = container.to_owned();
+        async move {
+            let call = "read logs";
+            let text = self.call(call, |state| Ok(find(state, call, &container)?.script.output.clone())).await?;
+            let runs = || {
+                let mut state = self.state.lock().unwrap();
+                find(&mut state, call, &container).is_ok_and(|found| matches!(found.life, Life::Running { .. }))
+            };
+            while follow && runs() {
+                sleep(Duration::from_millis(10)).await;
+            }
+            Ok(Output { stream: OutputStream::Stdout, bytes: text.into() })
+        }
+        .into_stream()
     }
 
     async fn upload(&self, container: &str, upload: &Upload) -> Result<(), EngineError> {

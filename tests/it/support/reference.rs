@@ -1,6 +1,6 @@
 //! The reference stack on both fakes: its Compose file, the preset, and the dispatcher, seeder and monitor that a test wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,13 +11,16 @@ use sense_orchestrator::backend::compose::{ComposeBackend, ComposeOptions};
 use sense_orchestrator::bus::{Bus, Event};
 use sense_orchestrator::compose;
 use sense_orchestrator::dispatcher::{self, Lifetime, Outputs, PollServices, Scheduled};
+use sense_orchestrator::jobs::Jobs;
 use sense_orchestrator::monitor;
+use sense_orchestrator::observer::feed::Feed;
 use sense_orchestrator::projects::Projects;
 use sense_orchestrator::report::Problems;
 use sense_orchestrator::runner::{Runner, RunnerOptions, RunnerStages, ServiceOptions};
 use sense_orchestrator::schedule::Intervals;
 use sense_orchestrator::seeder::Seeder;
 use sense_orchestrator::settings::{Environment, Settings, Sources};
+use sense_orchestrator::upcoming::Upcoming;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -162,9 +165,17 @@ impl<B: Bus> Stack<B> {
         &self,
         change: impl FnOnce(&mut dispatcher::Options),
     ) -> tokio::task::JoinHandle<()> {
+        let mut options = self.dispatcher_options();
+        change(&mut options);
+        self.start_dispatcher_on(watch::Sender::new(Arc::new(options)).subscribe())
+    }
+
+    /// What the settings tell the dispatcher.
+    pub(crate) fn dispatcher_options(&self) -> dispatcher::Options {
         let commands = &self.settings.commands;
         let permissions = Permissions {
             profiles: commands.profiles.iter().cloned().collect(),
+            allow: BTreeSet::new(),
             deny: commands.deny.iter().cloned().collect(),
             own: Some("orchestrator".parse().unwrap()),
         };
@@ -173,19 +184,27 @@ impl<B: Bus> Stack<B> {
             (service, Scheduled { key, default, by_settings: true })
         });
         let on_command = ["source-camera".parse().unwrap()].into();
-        let mut options = dispatcher::Options {
+        dispatcher::Options {
             actions: self.settings.actions.clone(),
             reactions: self.settings.reactions.clone(),
             config_changes: self.settings.config_changes.clone(),
             services: PollServices { scheduled: scheduled.collect(), on_command, permissions },
             max_in_flight: self.settings.commands.max_in_flight,
             reply_ttl: self.settings.commands.reply_ttl,
-        };
-        change(&mut options);
+        }
+    }
+
+    /// A dispatcher whose options may change.
+    pub(crate) fn start_dispatcher_on(
+        &self,
+        options: watch::Receiver<Arc<dispatcher::Options>>,
+    ) -> tokio::task::JoinHandle<()> {
         let outputs =
             Outputs { intervals: self.intervals.clone(), problems: self.problems.clone(), work: self.work.clone() };
         let lifetime = Lifetime { epoch: self.epoch, period: PERIOD, intake: self.intake.clone() };
-        tokio::spawn(dispatcher::run(Arc::clone(&self.bus), self.runner.clone(), options, outputs, lifetime))
+        let (runner, intervals) = (self.runner.clone(), self.intervals.subscribe());
+        let jobs = Jobs::new(runner.clone(), intervals, Upcoming::default(), Feed::default(), None);
+        tokio::spawn(dispatcher::run(Arc::clone(&self.bus), runner, jobs, options, outputs, lifetime))
     }
 
     pub(crate) fn seeder(&self) -> Seeder<B> {
@@ -211,9 +230,11 @@ impl<B: Bus> Stack<B> {
             remind: health.remind,
             status_ttl: health.status_ttl,
         };
-        let inputs = monitor::Inputs { intervals: self.intervals.subscribe(), problems: self.problems.subscribe() };
+        let options = watch::Sender::new(Arc::new(options)).subscribe();
+        let inputs =
+            monitor::Inputs { options, intervals: self.intervals.subscribe(), problems: self.problems.subscribe() };
         let (bus, runner) = (Arc::clone(&self.bus), self.runner.clone());
-        tokio::spawn(monitor::run(bus, runner, options, inputs, (self.epoch, PERIOD), self.intake.clone()))
+        tokio::spawn(monitor::run(bus, runner, inputs, (self.epoch, PERIOD), self.intake.clone()))
     }
 
     /// Says what a service's containers do.
