@@ -178,6 +178,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         {
             report.tail = inner.backend.tail(run, inner.options.tail).await;
         }
+        report.error = report.error.take().map(|error| inner.projects.redact(&error));
         if let Some(claim) = &claim {
             claim.ended();
         }
