@@ -138,7 +138,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
             let service = self.operated(service, params)?;
             let run_id = self.runner.running(&service);
             let container = run_id.as_ref().map_or_else(|| "another run".to_owned(), |run| format!("run {run}"));
-            return Err(busy(&RunError::Busy { service, run_id, container }));
+            return Err(not_begun(&RunError::Busy { service, run_id, container }));
         };
         Ok((turn, begun.elapsed()))
     }
@@ -263,7 +263,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         match self.runner.run(request).await {
             Ok(report) if report.outcome.is_success() => Ok(report),
             Ok(report) => Err(Fault { error: failure(&report), data: reply_data(&report), refused: false }),
-            Err(error) => Err(busy(&error)),
+            Err(error) => Err(not_begun(&error)),
         }
     }
 
@@ -309,8 +309,9 @@ impl<K: Backend, B: Bus> Steps<K, B> {
     }
 }
 
-fn busy(error: &RunError) -> Fault {
-    let mut fault = Fault::of(error);
+fn not_begun(error: &RunError) -> Fault {
+    // Nothing was done, and who sent the command learns why.
+    let mut fault = Fault { refused: true, ..Fault::of(error) };
     if let RunError::Busy { run_id: Some(run_id), .. } = error {
         fault.data.insert("run_id".to_owned(), json!(run_id));
     }
