@@ -297,10 +297,14 @@ async fn a_forged_mark_lets_nothing_be_adopted_or_removed() {
             stack.runner.look_round().await.unwrap();
             sleep(600 * SECOND).await;
             assert_eq!(stack.engine.container_names(), [container], "{service} {one_off} {stays}");
-            if one_off == "True" && service == "weather" && stays {
-                let refused = stack.run("weather").await.unwrap_err();
+            let run = stack.run("weather").await;
+            if container == "p-weather-run-070707070708" && stays {
+                let refused = run.unwrap_err();
                 assert!(matches!(refused, RunError::Busy { run_id: None, .. }), "{refused}");
+            } else {
+                assert!(run.unwrap().outcome.is_success(), "{container} is in nobody's way");
             }
+            assert_eq!(stack.engine.container_names(), [container], "{service} {one_off} {stays}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Brings services up and down, as `docker compose up -d` and `stop` do.
 
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::debug;
 
 use super::ComposeBackend;
 use super::carry::Asker;
