@@ -22,6 +22,7 @@ use crate::names::{RequestId, ServiceName, SourceId};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
 use crate::runner::{OperateError, RunError, RunRequest, Runner};
 use crate::schedule::Intervals;
+use crate::text::last_bytes;
 
 /// Life of a status that the daemon writes for a source, as the sources' own.
 const STATUS_TTL: Duration = Duration::from_mins(2);
@@ -407,9 +408,7 @@ fn failure(report: &RunReport) -> String {
 pub(super) fn last_lines(tail: &str) -> String {
     let skip = tail.lines().count().saturating_sub(TAIL_LINES);
     let lines: Vec<&str> = tail.lines().skip(skip).collect();
-    let text = lines.join("\n");
-    let start = (text.len().saturating_sub(TAIL_BYTES)..=text.len()).find(|at| text.is_char_boundary(*at));
-    start.and_then(|start| text.get(start..)).unwrap_or_default().to_owned()
+    last_bytes(&lines.join("\n"), TAIL_BYTES).to_owned()
 }
 
 #[cfg(test)]
