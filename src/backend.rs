@@ -189,10 +189,21 @@ pub struct FoundRun<R> {
     pub service: ServiceName,
     /// Which run it is and how it is followed, where it is one of ours by its labels.
     pub own: Option<(RunId, R)>,
-    /// Its name is not as we write them: an operator gave it another one, or its labels came with an image.
-    pub renamed: bool,
+    /// How its container is named.
+    pub naming: Naming,
     /// What it is doing.
     pub state: RunState,
+}
+
+/// How a run's container is named. Labels can come with an image, and an operator may give a container another name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// As we name the run that its labels say.
+    AsOurs,
+    /// As some run of its service.
+    AsARun,
+    /// In another way.
+    Otherwise,
 }
 
 /// What carries services out.

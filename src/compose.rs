@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use self::budget::LoadLimit;
 use self::decode::Decoded;
@@ -21,6 +22,7 @@ use self::loader::{LoadFile, Loader};
 use self::places::Places;
 use self::project::{Project, Service};
 use self::select::{Checked, EnvFiles, Selection};
+use self::variables::UsedVariables;
 use self::yaml::{Kind, Node, Place};
 use crate::names::{ProjectName, ServiceName};
 
@@ -49,6 +51,7 @@ mod select;
 pub mod shell;
 pub mod short;
 pub mod value;
+mod variables;
 pub mod yaml;
 
 pub use self::error::{LoadError, LoadErrors};
@@ -104,7 +107,7 @@ pub struct Model {
     working_dir: String,
     config_files: Vec<String>,
     env_files: Vec<String>,
-    environment: BTreeMap<String, String>,
+    environment: Arc<BTreeMap<String, String>>,
     profiles: Vec<String>,
     decoded: Decoded,
     host_paths: Vec<(PathBuf, PathBuf)>,
@@ -113,6 +116,7 @@ pub struct Model {
     places: Places,
     limit: LoadLimit,
     checked: Checked,
+    variables: UsedVariables,
 }
 
 /// Loads a project, with all its services whether enabled or not.
@@ -124,7 +128,17 @@ pub struct Model {
 pub fn load(files: &dyn Files, options: &Options) -> Result<Model, LoadErrors> {
     let opener = Opener::new(files, &options.host_paths, &options.working_dir, options.limit);
     let mut loader = Loader::new(&opener);
-    let located = files::locate(&opener, options, &mut loader.warnings)?;
+    let model = load_model(&mut loader, options);
+    let variables = std::mem::take(&mut loader.variables);
+    match model {
+        Ok(model) => Ok(Model { variables: variables.without_places(), ..model }),
+        Err(errors) => Err(variables.redacted(errors)),
+    }
+}
+
+fn load_model(loader: &mut Loader<'_>, options: &Options) -> Result<Model, LoadErrors> {
+    let opener = loader.opener;
+    let located = files::locate(opener, options, &mut loader.warnings)?;
     // They are kept, and there twice more while files are read.
     if opener.budget().take(budget::variables(&located.environment).saturating_mul(3)).is_err() {
         let path = KeyPath::ROOT.key("environment");
@@ -134,10 +148,13 @@ pub fn load(files: &dyn Files, options: &Options) -> Result<Model, LoadErrors> {
     let unnamed = loader.scope(base.clone(), located.directory.clone(), located.environment.clone());
     let stack: Vec<_> = located.compose_files.iter().map(|path| (path.clone(), None)).collect();
     let stack = loader.parse_all(&stack);
-    let name = project_name(&mut loader, &located, &stack, &unnamed);
+    let name = project_name(loader, &located, &stack, &unnamed);
     let mut environment = located.environment;
     environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
-    let scope = loader.scope(base, located.directory.clone(), environment.clone());
+    let scope = loader.scope(base, located.directory.clone(), environment);
+    let environment = Arc::clone(&scope.environment);
+    // What the name was made of is put in once more with the rest.
+    loader.variables = UsedVariables::in_directory(&located.directory);
     let model = loader.model(stack, &scope, &[]);
     let mut errors = std::mem::take(&mut loader.errors);
     let Some(mut tree) = model else { return Err(errors.into_result(()).err().unwrap_or_default()) };
@@ -173,6 +190,7 @@ pub fn load(files: &dyn Files, options: &Options) -> Result<Model, LoadErrors> {
         places: Places::of(&tree),
         limit: options.limit,
         checked: Checked::default(),
+        variables: UsedVariables::default(),
     })
 }
 
@@ -243,6 +261,14 @@ impl Model {
     pub fn place(&self, path: &[&str]) -> Option<Place> {
         self.places.get(path)
     }
+
+    /// A text that quotes the project, such as an error, without what variables hold: `${NAME}` stands in its place.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> String {
+        let names = self.decoded.services.keys().map(ServiceName::as_str);
+        self.variables.redact(text, names.chain([self.name.as_str()]))
+    }
+
     /// The project that `docker compose … run|up SERVICE…` works on: enables the profiles of the named services, checks,
     /// keeps them and what they depend on, and reads their env files. Without names: all enabled services.
     ///
@@ -286,7 +312,8 @@ impl Model {
             self.checked.holds_together(self, profiles)?;
             select::label_files(self, &self.opener(files), profiles)
         };
-        check(&self.profiles).or_else(|errors| check(&["*".to_owned()]).map_err(|_| errors))
+        let checked = check(&self.profiles).or_else(|errors| check(&["*".to_owned()]).map_err(|_| errors));
+        checked.map_err(|errors| self.variables.redacted(errors))
     }
 
     fn opener<'a>(&'a self, files: &'a dyn Files) -> Opener<'a> {
@@ -294,6 +321,6 @@ impl Model {
     }
 
     fn select_with(&self, files: &dyn Files, selection: Selection<'_>) -> Result<Project, LoadErrors> {
-        select::select(self, &self.opener(files), selection)
+        select::select(self, &self.opener(files), selection).map_err(|errors| self.variables.redacted(errors))
     }
 }

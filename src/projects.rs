@@ -251,6 +251,12 @@ impl Projects {
         Disk::new(self.limit)
     }
 
+    /// A text that quotes the project, such as an error, without what variables hold.
+    pub fn redact(&self, text: &str) -> String {
+        let model = Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner).model);
+        model.redact(text)
+    }
+
     /// The project's name, which stays as long as the daemon runs.
     pub fn name(&self) -> ProjectName {
         self.loaded().model.name().clone()

@@ -155,9 +155,9 @@ pub enum OperateError {
     /// There is no container of the service that could be restarted.
     #[error("service {0} has no container")]
     NoContainer(ServiceName),
-    /// The preparation or the operation failed.
-    #[error(transparent)]
-    Failed(#[from] Failure),
+    /// The preparation or the operation failed: why, without what variables hold.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// Tells the runner of the daemon's end.

@@ -44,6 +44,13 @@ fn shown(text: &str) -> Cow<'_, str> {
     escape(text, |letter| is_obeyed(letter) && !matches!(letter, '\n' | '\t' | '\r'), written)
 }
 
+/// The end of a text, of at most so many bytes, cut where a character begins.
+pub fn last_bytes(text: &str, most: usize) -> &str {
+    let from = text.len().saturating_sub(most);
+    let from = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+    text.get(from..).unwrap_or_default()
+}
+
 /// A JSON text in which everything that a terminal obeys is escaped; its meaning stays the same.
 ///
 /// JSON's own writers escape only what is below U+0020.
@@ -84,6 +91,13 @@ fn escape(text: &str, is_unsafe: impl Fn(char) -> bool, write: impl Fn(char, &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_text_is_cut_where_a_character_begins() {
+        for (most, end) in [(0, ""), (1, ""), (2, "é"), (3, "é"), (4, "éé"), (9, "éé")] {
+            assert_eq!(last_bytes("éé", most), end, "{most}");
+        }
+    }
 
     #[test]
     fn what_a_terminal_obeys_is_escaped_and_the_rest_is_not() {

@@ -92,9 +92,9 @@ impl Faults {
         }
     }
 
-    fn find(&mut self, projects: &Projects, path: &[&str], what: String) {
+    fn find(&mut self, projects: &Projects, path: &[&str], what: &str) {
         let place = projects.current().place(path).map(|place| place.to_string());
-        let finding = Finding { place, what };
+        let finding = Finding { place, what: projects.redact(what) };
         // A service is looked at again with each that depends on it.
         if !self.findings.contains(&finding) {
             self.findings.push(finding);
@@ -171,7 +171,7 @@ fn refused_keys(projects: &Projects, selected: &Project, options: &SpecOptions, 
         match projects.client_files(selected, name) {
             Ok(files) => options.client_files = files,
             Err(failure) => {
-                faults.find(projects, &["services", name.as_str()], format!("service {name}: {}", Chain(&failure)));
+                faults.find(projects, &["services", name.as_str()], &format!("service {name}: {}", Chain(&failure)));
                 continue;
             }
         }
@@ -188,7 +188,7 @@ fn refused_keys(projects: &Projects, selected: &Project, options: &SpecOptions, 
                     what = format!("service {name}: {what}");
                 }
                 let path: Vec<&str> = ["services", name.as_str()].into_iter().chain(key.split('.')).collect();
-                faults.find(projects, &path, what);
+                faults.find(projects, &path, &what);
             }
         }
     }
@@ -200,7 +200,7 @@ async fn missing_images(projects: &Projects, selected: &Project, engine: &Docker
         let image = spec::image_name(selected, name, service);
         if let Ok(None) = engine.image(&image).await {
             let key = if service.image.is_empty() { "build" } else { "image" };
-            faults.find(projects, &["services", name.as_str(), key], format!("service {name}: no image {image}"));
+            faults.find(projects, &["services", name.as_str(), key], &format!("service {name}: no image {image}"));
         }
     }
 }
@@ -233,7 +233,7 @@ async fn print_plan(runner: &ReadOnlyRunner, service: &ServiceName, text: &mut S
             }
         }
         Err(failure) => {
-            let _ = writeln!(text, "  would fail: {}", Chain(&failure));
+            let _ = writeln!(text, "  would fail: {}", runner.projects().redact(&Chain(&failure).to_string()));
         }
     }
 }

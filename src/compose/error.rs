@@ -90,6 +90,13 @@ impl LoadErrors {
         self.errors.iter()
     }
 
+    /// The same errors, each as `change` makes it.
+    #[must_use]
+    pub(super) fn map(mut self, change: impl FnMut(LoadError) -> LoadError) -> Self {
+        self.errors = self.errors.into_iter().map(change).collect();
+        self
+    }
+
     /// `value` if nothing is wrong, otherwise the sorted errors.
     pub fn into_result<T>(mut self, value: T) -> Result<T, Self> {
         if self.errors.is_empty() {

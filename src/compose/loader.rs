@@ -15,6 +15,7 @@ use super::merge::{enforce_unicity, merge};
 use super::normalize::resolve_environment;
 use super::paths::{self, resolve_paths};
 use super::schema;
+use super::variables::{USE, UsedVariables};
 use super::yaml::{self, Kind, Limits, Map, Node, Place, YamlErrorKind, take_tags};
 
 /// Compose files that one project may read, each counted as often as it is read.
@@ -40,6 +41,7 @@ pub(super) struct Loader<'a> {
     pub(super) opener: &'a Opener<'a>,
     pub(super) errors: LoadErrors,
     pub(super) warnings: Vec<String>,
+    pub(super) variables: UsedVariables,
     /// Files of `extends`, each read once a scope and directory.
     pub(super) bases: HashMap<BaseKey, Option<Base>>,
     pub(super) scopes: usize,
@@ -48,7 +50,8 @@ pub(super) struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     pub(super) fn new(opener: &'a Opener<'a>) -> Self {
-        Self { opener, errors: LoadErrors::default(), warnings: Vec::new(), bases: HashMap::new(), scopes: 0, files: 0 }
+        let (errors, warnings, variables) = Default::default();
+        Self { opener, errors, warnings, variables, bases: HashMap::new(), scopes: 0, files: 0 }
     }
 
     /// A scope for files of one directory.
@@ -194,9 +197,15 @@ impl<'a> Loader<'a> {
 
     pub(super) fn interpolate(&mut self, node: &mut Node, scope: &Scope) {
         let lookup = |name: &str| scope.environment.get(name).cloned();
-        let warnings = &mut self.warnings;
+        let (warnings, variables) = (&mut self.warnings, &mut self.variables);
         let most = self.opener.budget().left();
-        let result = interpolate_tree(node, &lookup, &mut |name: &str| warn_unset(name, warnings), most);
+        let mut taken = 0usize;
+        let mut used = |name: &str, place: &Place| {
+            taken += USE;
+            variables.note(scope.id, &scope.environment, name, (taken <= most).then_some(place));
+        };
+        let result = interpolate_tree(node, &lookup, &mut used, &mut |name: &str| warn_unset(name, warnings), most);
+        self.spend(taken, &node.place, &KeyPath::ROOT);
         let errors = match result {
             Ok(grown) => {
                 self.spend(grown, &node.place, &KeyPath::ROOT);

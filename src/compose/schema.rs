@@ -216,6 +216,72 @@ impl Rule {
     }
 }
 
+/// Every scalar of the specification with its path, in a project that has it as `value` and is otherwise as small as can
+/// be.
+#[cfg(test)]
+pub(super) fn every_scalar(value: &str) -> Vec<(String, String)> {
+    use serde_json::{Value as Json, json};
+
+    fn least(rule: &Rule) -> Json {
+        match rule {
+            Rule::OneOf(alternatives) => least(alternatives.last().unwrap()),
+            Rule::Value(value) => match (value.words.first(), value.items, value.object) {
+                (Some(word), ..) => json!(word),
+                (_, Some(items), _) => json!([least(&items)]),
+                (.., Some(object)) => least_object(object),
+                _ if value.types.contains(Types::STRING) => json!("x"),
+                _ => json!(1),
+            },
+        }
+    }
+    fn least_object(object: &Object) -> Json {
+        object.required.iter().map(|key| ((*key).to_owned(), least(object.key(key).unwrap()))).collect()
+    }
+    fn variants(rule: &Rule, path: &str, scalar: &str, found: &mut Vec<(String, Json)>) {
+        let value = match rule {
+            Rule::OneOf(alternatives) => {
+                alternatives.iter().for_each(|rule| variants(rule, path, scalar, found));
+                return;
+            }
+            Rule::Value(value) => value,
+        };
+        if let Some(items) = &value.items {
+            let mut below = Vec::new();
+            variants(items, &format!("{path}[]"), scalar, &mut below);
+            found.extend(below.into_iter().map(|(path, item)| (path, json!([item]))));
+        } else if let Some(object) = value.object {
+            let named = object.names.map(|(names, rule)| (if names == Names::Extension { "x-a" } else { "a" }, rule));
+            for (key, rule) in object.keys.iter().copied().chain(named) {
+                let mut below = Vec::new();
+                variants(&rule, &join(path, key), scalar, &mut below);
+                found.extend(below.into_iter().map(|(path, value)| {
+                    let mut parent = least_object(object);
+                    if let Some(target) = object.key("target") {
+                        parent["target"] = least(target);
+                    }
+                    parent[key] = value;
+                    (path, parent)
+                }));
+            }
+        } else if value.types != Types::NULL {
+            found.push((path.to_owned(), json!(scalar)));
+        }
+    }
+    let mut found = Vec::new();
+    variants(&Rule::Value(&table::PROJECT), "", value, &mut found);
+    let complete = |(path, mut project): (String, Json)| {
+        if project.get("services").is_none() {
+            project["services"] = json!({"a": {}});
+        }
+        let service = &mut project["services"]["a"];
+        if service.get("image").is_none() && service.get("build").is_none() {
+            service["image"] = json!("i");
+        }
+        (path, project.to_string())
+    };
+    found.into_iter().map(complete).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -120,7 +120,7 @@ pub(super) fn select(
         working_dir: model.working_dir.clone(),
         config_files: model.config_files.clone(),
         env_files: model.env_files.clone(),
-        environment: model.environment.clone(),
+        environment: model.environment.as_ref().clone(),
         networks: kept(&decoded.networks, &used.networks),
         volumes: kept(&decoded.volumes, &used.volumes),
         secrets: kept(&decoded.secrets, &used.secrets),
@@ -210,7 +210,7 @@ impl FileReader<'_> {
     }
 
     fn environment(&mut self, service: &mut Service) {
-        let outside = &self.model.environment;
+        let outside = self.model.environment.as_ref();
         for (name, value) in &mut service.environment {
             if value.is_none() {
                 *value = outside.get(name).cloned();

@@ -21,6 +21,7 @@ use crate::message::{SourceStatus, status_key};
 use crate::names::{RequestId, ServiceName, SourceId};
 use crate::report::{Chain, Outcome, RunReport, Trigger};
 use crate::runner::{OperateError, RunError, RunRequest, Runner};
+use crate::text::last_bytes;
 
 /// Life of a status that the daemon writes for a source, as the sources' own.
 const STATUS_TTL: Duration = Duration::from_mins(2);
@@ -142,7 +143,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
             let service = self.operated(service, params)?;
             let run_id = self.runner.running(&service);
             let container = run_id.as_ref().map_or_else(|| "another run".to_owned(), |run| format!("run {run}"));
-            return Err(busy(&RunError::Busy { service, run_id, container }));
+            return Err(not_begun(&RunError::Busy { service, run_id, container }));
         };
         Ok((turn, begun.elapsed()))
     }
@@ -272,7 +273,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         match self.runner.run(request).await {
             Ok(report) if report.outcome.is_success() => Ok(report),
             Ok(report) => Err(Fault { error: failure(&report), data: reply_data(&report), refused: false }),
-            Err(error) => Err(busy(&error)),
+            Err(error) => Err(not_begun(&error)),
         }
     }
 
@@ -298,8 +299,9 @@ impl<K: Backend, B: Bus> Steps<K, B> {
     }
 }
 
-fn busy(error: &RunError) -> Fault {
-    let mut fault = Fault::of(error);
+fn not_begun(error: &RunError) -> Fault {
+    // Nothing was done, and who sent the command learns why.
+    let mut fault = Fault { refused: true, ..Fault::of(error) };
     if let RunError::Busy { run_id: Some(run_id), .. } = error {
         fault.data.insert("run_id".to_owned(), json!(run_id));
     }
@@ -396,9 +398,7 @@ fn failure(report: &RunReport) -> String {
 pub(super) fn last_lines(tail: &str) -> String {
     let skip = tail.lines().count().saturating_sub(TAIL_LINES);
     let lines: Vec<&str> = tail.lines().skip(skip).collect();
-    let text = lines.join("\n");
-    let start = (text.len().saturating_sub(TAIL_BYTES)..=text.len()).find(|at| text.is_char_boundary(*at));
-    start.and_then(|start| text.get(start..)).unwrap_or_default().to_owned()
+    last_bytes(&lines.join("\n"), TAIL_BYTES).to_owned()
 }
 
 #[cfg(test)]

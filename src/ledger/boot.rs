@@ -1,9 +1,11 @@
 //! The clock that is never set: time since the machine's boot, sleep included, which goes on over restarts of the daemon.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::time::Duration;
 
 use super::entry::RunStart;
+use crate::file::FileReader;
 use crate::names::RunId;
 
 /// The id of the machine's boot, and the time since then.
@@ -13,10 +15,12 @@ thread_local! {
     static BOOT_CLOCK: RefCell<Box<dyn Fn() -> Option<Boot>>> = RefCell::new(Box::new(the_kernels));
 }
 
-#[expect(clippy::disallowed_methods, reason = "the kernel's own files, of a line each")]
+/// Reads the kernel's files, of a line each.
+const LINE: FileReader = FileReader::new(4096);
+
 fn the_kernels() -> Option<Boot> {
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some((boot_id, parse_uptime(&std::fs::read_to_string("/proc/uptime").ok()?)?))
+    let boot_id = LINE.text(Path::new("/proc/sys/kernel/random/boot_id")).ok()?;
+    Some((boot_id, parse_uptime(&LINE.text(Path::new("/proc/uptime")).ok()?)?))
 }
 
 /// Replaces this clock of this thread, which is the kernel's: it is a port, as the wall clock is.

@@ -12,7 +12,7 @@ use crate::event::{Answer, Consequence, Event, Leftover, Operation, Peer, Skip};
 use crate::log_limit::{Line, LogLimit};
 use crate::names::{RequestId, RunId, ServiceName};
 use crate::record::{Reason, Record};
-use crate::report::{Outcome, RunReport};
+use crate::report::{Outcome, RunReport, Trigger};
 
 // A line's `target`, by which `log.level` chooses: the part of the daemon that the event is from.
 const SCHEDULER: &str = "sense_orchestrator::scheduler";
@@ -23,14 +23,19 @@ const SEEDER: &str = "sense_orchestrator::seeder";
 const PROJECTS: &str = "sense_orchestrator::projects";
 const SETTINGS: &str = "sense_orchestrator::settings";
 
-/// Most lines about commands in a minute: anybody can send thousands.
-const COMMAND_LINES: u32 = 300;
-
-/// Most lines about changes of the configuration in a minute: anybody may make them, back and forth.
+/// Most lines in a minute about what anybody can cause by a message each: thousands of them are soon sent.
+const DONE_LINES: u32 = 300;
+const FAILED_LINES: u32 = 60;
+const RUN_LINES: u32 = 60;
+const OPERATION_LINES: u32 = 60;
+const REACTION_LINES: u32 = 120;
 const CONFIG_LINES: u32 = 40;
+const LOST_LINES: u32 = 1;
 
 /// Most lines about connections in a minute: anybody who may end ours could fill the log.
 const CONNECTION_LINES: u32 = 20;
+
+type Limit = Mutex<LogLimit<Instant>>;
 
 /// The observer that logs.
 ///
@@ -38,21 +43,29 @@ const CONNECTION_LINES: u32 = 20;
 /// many, as `suppressed`.
 #[derive(Debug)]
 pub struct Log {
-    commands: Mutex<LogLimit<Instant>>,
-    config: Mutex<LogLimit<Instant>>,
-    lost: Mutex<LogLimit<Instant>>,
-    replies: Mutex<LogLimit<Instant>>,
-    connections: Mutex<LogLimit<Instant>>,
+    done: Limit,
+    failed: Limit,
+    runs: Limit,
+    operations: Limit,
+    reactions: Limit,
+    config: Limit,
+    lost: Limit,
+    replies: Limit,
+    connections: Limit,
 }
 
 impl Default for Log {
     fn default() -> Self {
         let limit = |most| Mutex::new(LogLimit::new(most, Duration::from_mins(1)));
         Self {
-            commands: limit(COMMAND_LINES),
+            done: limit(DONE_LINES),
+            failed: limit(FAILED_LINES),
+            runs: limit(RUN_LINES),
+            operations: limit(OPERATION_LINES),
+            reactions: limit(REACTION_LINES),
             config: limit(CONFIG_LINES),
-            lost: limit(1),
-            replies: limit(1),
+            lost: limit(LOST_LINES),
+            replies: limit(LOST_LINES),
             connections: limit(CONNECTION_LINES),
         }
     }
@@ -81,21 +94,76 @@ fn files(event: &Event) {
     }
 }
 
-fn allow(limit: &Mutex<LogLimit<Instant>>) -> Option<Line> {
-    limit.lock().unwrap_or_else(PoisonError::into_inner).allow(Instant::now())
+impl Log {
+    /// What limits the line of an event; none for one that no message causes, and for one that is at debug.
+    fn limit(&self, event: &Event) -> Option<&Limit> {
+        match event {
+            Event::CommandAnswered { answer: Answer::Done, .. } => Some(&self.done),
+            Event::CommandAnswered { answer: Answer::Failed { .. }, .. }
+            | Event::ReactionEnded { error: Some(_), .. } => Some(&self.failed),
+            Event::RunWaits { .. } => Some(&self.runs),
+            Event::RunEnded { report } if report.trigger == Trigger::Command => Some(&self.runs),
+            Event::ServiceOperated { .. } => Some(&self.operations),
+            Event::ReactionBegins { .. } | Event::ReactionEnded { error: None, .. } => Some(&self.reactions),
+            Event::ScheduleChanged { .. }
+            | Event::ScheduleRefused { .. }
+            | Event::ConfigWritten { .. }
+            | Event::ConfigNotWritten { .. }
+            | Event::ConfigNotRemembered { .. }
+            | Event::ConfigDeleted { .. }
+            | Event::ConfigChanged { .. }
+            | Event::VariableIgnored { .. } => Some(&self.config),
+            Event::MessagesLost { .. } => Some(&self.lost),
+            Event::ReplyDropped { .. } => Some(&self.replies),
+            Event::ConnectionLost { .. } | Event::ConnectionBack { .. } => Some(&self.connections),
+            // The dispatcher counts what it ignores, and says it once a minute.
+            Event::MessagesIgnored { .. }
+            | Event::CommandAnswered { answer: Answer::Refused { .. }, .. }
+            | Event::CommandTaken { .. }
+            | Event::RunEnded { .. }
+            | Event::RunBegins { .. }
+            | Event::RunStarted { .. }
+            | Event::RunAdopted { .. }
+            | Event::Recorded { .. }
+            | Event::LeftoverRemoved { .. }
+            | Event::LeftoversStay
+            | Event::ForeignRun { .. }
+            | Event::ReactionsDropped { .. }
+            | Event::Scheduled { .. }
+            | Event::SettingsReloaded { .. }
+            | Event::SettingsNeedRestart { .. }
+            | Event::SettingsRefused { .. }
+            | Event::SlotDue { .. }
+            | Event::SlotQueued { .. }
+            | Event::SlotSkipped { .. }
+            | Event::SlotsMissed { .. }
+            | Event::PauseChanged { .. }
+            | Event::ProjectChanged { .. }
+            | Event::ProjectBroken { .. }
+            | Event::ProjectFilesChanged { .. }
+            | Event::ServiceOverdue { .. }
+            | Event::ServiceRecovered { .. } => None,
+        }
+    }
+
+    /// Leave to write an event's line, or none.
+    fn allow(&self, event: &Event) -> Option<Line> {
+        let Some(limit) = self.limit(event) else { return Some(Line { suppressed: None }) };
+        limit.lock().unwrap_or_else(PoisonError::into_inner).allow(Instant::now())
+    }
 }
 
 impl Observer for Log {
     fn observe(&self, event: &Event) {
+        let Some(line) = self.allow(event) else { return };
+        let suppressed = line.suppressed;
         match event {
             Event::Scheduled { change } => info!(target: SCHEDULER, change = %change, "scheduled"),
-            Event::ScheduleChanged { change } => info!(target: SCHEDULER, change = %change, "schedule changed"),
+            Event::ScheduleChanged { change } => {
+                info!(target: SCHEDULER, change = %change, suppressed, "schedule changed");
+            }
             Event::ScheduleRefused { error } => {
-                if let Some(Line { suppressed }) = allow(&self.config) {
-                    warn!(target: DISPATCHER, error, suppressed, "schedule not followed");
-                } else {
-                    debug!(target: DISPATCHER, error, "schedule not followed");
-                }
+                warn!(target: DISPATCHER, error, suppressed, "schedule not followed");
             }
             Event::PauseChanged { service, paused: true } => info!(target: SCHEDULER, %service, "schedule paused"),
             Event::PauseChanged { service, paused: false } => info!(target: SCHEDULER, %service, "schedule resumed"),
@@ -115,10 +183,10 @@ impl Observer for Log {
             }
             Event::RunWaits { service, other } => {
                 let other = other.as_ref().map(tracing::field::display);
-                info!(target: RUNNER, %service, other, "waiting for the run in the way");
+                info!(target: RUNNER, %service, other, suppressed, "waiting for the run in the way");
             }
             Event::RunStarted { service, run_id } => debug!(target: RUNNER, %service, %run_id, "run started"),
-            Event::RunEnded { report } => run_ended(report),
+            Event::RunEnded { report } => run_ended(report, suppressed),
             Event::RunAdopted { service, run_id } => {
                 info!(target: RUNNER, %service, %run_id, "adopting a run that goes on");
             }
@@ -130,50 +198,40 @@ impl Observer for Log {
                 warn!(target: RUNNER, "containers of earlier runs do not go away, starting without them");
             }
             Event::ServiceOperated { service, operation, took } => {
-                let duration_ms = milliseconds(*took);
-                match operation {
-                    Operation::Started => info!(target: RUNNER, %service, duration_ms, "service started"),
-                    Operation::Stopped => info!(target: RUNNER, %service, duration_ms, "service stopped"),
-                    Operation::Restarted => info!(target: RUNNER, %service, duration_ms, "service restarted"),
-                }
+                operated(service, *operation, milliseconds(*took), suppressed);
             }
             Event::CommandTaken { action, request_id, fingerprint: _ } => {
                 debug!(target: DISPATCHER, action, request_id = text(request_id.as_ref()), "command taken");
             }
             Event::CommandAnswered { action, request_id, answer, took, reply: _ } => {
-                self.command_answered(action, request_id.as_ref(), answer, milliseconds(*took));
+                command_answered(action, text(request_id.as_ref()), answer, milliseconds(*took), suppressed);
             }
             Event::MessagesIgnored { count, last } => warn!(target: DISPATCHER, count, last, "messages ignored"),
-            Event::MessagesLost { lost } => {
-                if let Some(Line { suppressed }) = allow(&self.lost) {
-                    warn!(target: DISPATCHER, lost, suppressed, "messages lost");
-                }
-            }
+            Event::MessagesLost { lost } => warn!(target: DISPATCHER, lost, suppressed, "messages lost"),
             Event::ReplyDropped { request_id } => {
-                if let Some(line) = allow(&self.replies) {
-                    warn!(target: DISPATCHER, %request_id, dropped = line.count(), "too many replies wait, one dropped");
-                }
+                warn!(target: DISPATCHER, %request_id, dropped = line.count(), "too many replies wait, one dropped");
             }
-            Event::ReactionBegins { channel, payload } => info!(target: DISPATCHER, channel, payload, "event"),
-            Event::ReactionEnded { channel, error: None } => info!(target: DISPATCHER, channel, "reaction done"),
-            Event::ReactionEnded { channel, error } => warn!(target: DISPATCHER, channel, error, "reaction failed"),
+            Event::ReactionBegins { channel, payload } => {
+                info!(target: DISPATCHER, channel, payload, suppressed, "event");
+            }
+            Event::ReactionEnded { channel, error } => reaction_ended(channel, error.as_deref(), suppressed),
             Event::ReactionsDropped { channel, count } => {
                 warn!(target: DISPATCHER, channel, count, "events not followed, shutting down");
             }
-            Event::ConfigWritten { section, from, again } => config_written(section, from, *again),
+            Event::ConfigWritten { section, from, again } => config_written(section, from, *again, suppressed),
             Event::VariableIgnored { variable, expected } => {
-                warn!(target: SEEDER, variable, expected, "variable does not parse, default used");
+                warn!(target: SEEDER, variable, expected, suppressed, "variable does not parse, default used");
             }
-            Event::ConfigNotWritten { error } => warn!(target: SEEDER, error, "config not seeded"),
+            Event::ConfigNotWritten { error } => warn!(target: SEEDER, error, suppressed, "config not seeded"),
             Event::ConfigChanged { section, service, consequence } => {
-                self.config_changed(section, service, consequence);
+                config_changed(section, service, consequence, suppressed);
             }
             Event::ConfigNotRemembered { key, problem } => {
-                warn!(target: SEEDER, key, problem, "config not remembered");
+                warn!(target: SEEDER, key, problem, suppressed, "config not remembered");
             }
-            Event::ConfigDeleted { section } => info!(target: SEEDER, section, "config deleted"),
-            Event::ConnectionLost { peer, reason } => self.connection_lost(*peer, reason),
-            Event::ConnectionBack { peer } => self.connection_back(*peer),
+            Event::ConfigDeleted { section } => info!(target: SEEDER, section, suppressed, "config deleted"),
+            Event::ConnectionLost { peer, reason } => connection_lost(*peer, reason, suppressed),
+            Event::ConnectionBack { peer } => connection_back(*peer, suppressed),
             Event::SettingsReloaded { .. }
             | Event::SettingsNeedRestart { .. }
             | Event::SettingsRefused { .. }
@@ -223,11 +281,11 @@ fn leftover_removed(service: &ServiceName, run_id: &RunId, leftover: &Leftover) 
     }
 }
 
-fn config_written(section: &str, from: &str, again: bool) {
+fn config_written(section: &str, from: &str, again: bool, suppressed: Option<u64>) {
     if again {
-        info!(target: SEEDER, section, from, "config restored");
+        info!(target: SEEDER, section, from, suppressed, "config restored");
     } else {
-        info!(target: SEEDER, section, from, "config seeded");
+        info!(target: SEEDER, section, from, suppressed, "config seeded");
     }
 }
 
@@ -237,7 +295,7 @@ fn recorded(record: &Record) {
     debug!(target: RUNNER, %service, run_id, state, reason, "recorded");
 }
 
-fn run_ended(report: &RunReport) {
+fn run_ended(report: &RunReport, suppressed: Option<u64>) {
     let RunReport { service, run_id, exit_code, error, .. } = report;
     let trigger = report.trigger.as_str();
     let duration_ms = milliseconds(report.duration);
@@ -245,78 +303,91 @@ fn run_ended(report: &RunReport) {
     match report.outcome {
         Outcome::Succeeded if report.warning.is_some() => {
             let warning = report.warning;
-            warn!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, note, warning, "run succeeded");
+            warn!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, note, warning, suppressed, "run succeeded");
         }
         Outcome::Succeeded => {
-            info!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, note, "run succeeded");
+            info!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, note, suppressed, "run succeeded");
         }
         Outcome::Failed => {
-            warn!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, error, note, tail, "run failed");
+            warn!(target: RUNNER, %service, %run_id, trigger, exit_code, duration_ms, error, note, tail, suppressed, "run failed");
         }
         Outcome::TimedOut => {
-            warn!(target: RUNNER, %service, %run_id, trigger, duration_ms, error, note, tail, "run timed out");
+            warn!(target: RUNNER, %service, %run_id, trigger, duration_ms, error, note, tail, suppressed, "run timed out");
         }
         Outcome::NoOutput => {
             warn!(
                 target: RUNNER,
-                %service, %run_id, trigger, exit_code, duration_ms, error, note, tail,
+                %service, %run_id, trigger, exit_code, duration_ms, error, note, tail, suppressed,
                 "run left no output"
             );
         }
         Outcome::Cancelled => {
-            warn!(target: RUNNER, %service, %run_id, trigger, duration_ms, error, note, tail, "run cancelled");
+            warn!(target: RUNNER, %service, %run_id, trigger, duration_ms, error, note, tail, suppressed, "run cancelled");
         }
     }
 }
 
-impl Log {
-    fn command_answered(&self, action: &str, request_id: Option<&RequestId>, answer: &Answer, duration_ms: u64) {
-        let request_id = text(request_id);
+fn operated(service: &ServiceName, operation: Operation, duration_ms: u64, suppressed: Option<u64>) {
+    match operation {
+        Operation::Started => info!(target: RUNNER, %service, duration_ms, suppressed, "service started"),
+        Operation::Stopped => info!(target: RUNNER, %service, duration_ms, suppressed, "service stopped"),
+        Operation::Restarted => info!(target: RUNNER, %service, duration_ms, suppressed, "service restarted"),
+    }
+}
+
+fn command_answered(
+    action: &str,
+    request_id: Option<&str>,
+    answer: &Answer,
+    duration_ms: u64,
+    suppressed: Option<u64>,
+) {
+    match answer {
         // The sender learns of it.
-        if let Answer::Refused { error } = answer {
-            return debug!(target: DISPATCHER, action, request_id, error, "command refused");
+        Answer::Refused { error } => debug!(target: DISPATCHER, action, request_id, error, "command refused"),
+        Answer::Failed { error } => {
+            warn!(target: DISPATCHER, action, request_id, duration_ms, error, suppressed, "command failed");
         }
-        let Some(Line { suppressed }) = allow(&self.commands) else { return };
-        match answer {
-            Answer::Failed { error } => {
-                warn!(target: DISPATCHER, action, request_id, duration_ms, error, suppressed, "command failed");
-            }
-            Answer::Done | Answer::Refused { .. } => {
-                info!(target: DISPATCHER, action, request_id, duration_ms, suppressed, "command done");
-            }
+        Answer::Done => {
+            info!(target: DISPATCHER, action, request_id, duration_ms, suppressed, "command done");
         }
     }
+}
 
-    fn connection_lost(&self, peer: Peer, reason: &str) {
-        let Some(Line { suppressed }) = allow(&self.connections) else { return };
-        match peer {
-            Peer::Engine => warn!(target: MONITOR, reason, suppressed, "engine unavailable"),
-            Peer::Redis => warn!(target: MONITOR, reason, suppressed, "redis unavailable"),
-        }
+fn reaction_ended(channel: &str, error: Option<&str>, suppressed: Option<u64>) {
+    match error {
+        None => info!(target: DISPATCHER, channel, suppressed, "reaction done"),
+        Some(error) => warn!(target: DISPATCHER, channel, error, suppressed, "reaction failed"),
     }
+}
 
-    fn connection_back(&self, peer: Peer) {
-        let Some(Line { suppressed }) = allow(&self.connections) else { return };
-        match peer {
-            Peer::Engine => info!(target: MONITOR, suppressed, "engine available"),
-            Peer::Redis => info!(target: MONITOR, suppressed, "redis available"),
-        }
+fn connection_lost(peer: Peer, reason: &str, suppressed: Option<u64>) {
+    match peer {
+        Peer::Engine => warn!(target: MONITOR, reason, suppressed, "engine unavailable"),
+        Peer::Redis => warn!(target: MONITOR, reason, suppressed, "redis unavailable"),
     }
+}
 
-    fn config_changed(&self, section: &str, service: &ServiceName, consequence: &Consequence) {
-        match consequence {
-            Consequence::RestartRequired => {
-                if let Some(Line { suppressed }) = allow(&self.config) {
-                    warn!(target: DISPATCHER, section, %service, suppressed, "config changed, service restart required");
-                }
-            }
-            Consequence::Restarting => info!(target: DISPATCHER, section, %service, "config changed, restarting"),
-            Consequence::RestartFailed { error } => {
-                warn!(target: DISPATCHER, section, %service, error, "restart failed");
-            }
-            Consequence::NotFoundOut { error } => {
-                warn!(target: DISPATCHER, section, %service, error, "config changed, service not found out");
-            }
+fn connection_back(peer: Peer, suppressed: Option<u64>) {
+    match peer {
+        Peer::Engine => info!(target: MONITOR, suppressed, "engine available"),
+        Peer::Redis => info!(target: MONITOR, suppressed, "redis available"),
+    }
+}
+
+fn config_changed(section: &str, service: &ServiceName, consequence: &Consequence, suppressed: Option<u64>) {
+    match consequence {
+        Consequence::RestartRequired => {
+            warn!(target: DISPATCHER, section, %service, suppressed, "config changed, service restart required");
+        }
+        Consequence::Restarting => {
+            info!(target: DISPATCHER, section, %service, suppressed, "config changed, restarting");
+        }
+        Consequence::RestartFailed { error } => {
+            warn!(target: DISPATCHER, section, %service, error, suppressed, "restart failed");
+        }
+        Consequence::NotFoundOut { error } => {
+            warn!(target: DISPATCHER, section, %service, error, suppressed, "config changed, service not found out");
         }
     }
 }

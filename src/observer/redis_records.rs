@@ -16,6 +16,7 @@ use crate::bus::{Bus, BusError, Connection};
 use crate::event::Event;
 use crate::record::Record;
 use crate::report::Chain;
+use crate::text::last_bytes;
 
 /// Records that Redis keeps of a service.
 const KEPT: u16 = 50;
@@ -57,8 +58,10 @@ impl Observer for RedisRecords {
         if record.run_id.is_none() || !record.state.is_over() {
             return;
         }
-        let record =
-            Record { tail: record.tail.as_deref().map(|tail| last_bytes(tail, TAIL)), ..record.as_ref().clone() };
+        let record = Record {
+            tail: record.tail.as_deref().map(|tail| last_bytes(tail, TAIL).to_owned()),
+            ..record.as_ref().clone()
+        };
         if self.queue.try_send(record).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -105,11 +108,4 @@ impl<B: Bus> Writer<B> {
             }
         }
     }
-}
-
-/// The end of a text, cut where a character begins.
-fn last_bytes(text: &str, limit: usize) -> String {
-    let from = text.len().saturating_sub(limit);
-    let from = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
-    text.get(from..).unwrap_or_default().to_owned()
 }

@@ -12,7 +12,7 @@ use super::Runner;
 use super::claims::{Known, RunClaim};
 use super::history::EarlierRun;
 use super::verdict::Begun;
-use crate::backend::{Backend, Bounds, Due, Failure, FoundRun, RunState};
+use crate::backend::{Backend, Bounds, Due, Failure, FoundRun, Naming, RunState};
 use crate::bus::Bus;
 use crate::event::{Event, Leftover};
 use crate::names::{RunId, ServiceName};
@@ -71,9 +71,9 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let asked = Instant::now();
         let (mut ends, mut all) = (Vec::new(), BTreeSet::new());
         for found in inner.backend.runs(&inner.projects.name(), None).await? {
-            let FoundRun { container, service, own, renamed, state } = found;
+            let FoundRun { container, service, own, naming, state } = found;
             let Some((run_id, run)) = own else { continue };
-            if renamed && !self.has_begun(&service, &run_id, asked).await {
+            if naming != Naming::AsOurs && !self.has_begun(&service, &run_id, asked).await {
                 continue;
             }
             all.insert(run_id.clone());

@@ -10,7 +10,7 @@ use super::claims::{InTheWay, RunClaim};
 use super::history;
 use super::verdict::Begun;
 use super::{RunError, RunRequest, Runner, ServiceOptions};
-use crate::backend::{Backend, Bounds, Due, Failure, Finished, FoundRun, NotStarted, RunSpec, RunState};
+use crate::backend::{Backend, Bounds, Due, Failure, Finished, FoundRun, Naming, NotStarted, RunSpec, RunState};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
 use crate::event::{Event, Leftover};
@@ -187,6 +187,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         {
             report.tail = inner.backend.tail(run, self.options().tail).await;
         }
+        report.error = report.error.take().map(|error| inner.projects.redact(&error));
         if let Some(claim) = &claim {
             claim.ended();
         }
@@ -266,12 +267,14 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let backend = self.inner.backend.as_ref();
         let asked = Instant::now();
         for found in backend.runs(&self.inner.projects.name(), Some(service)).await? {
-            let FoundRun { container, own, renamed, state, .. } = found;
+            let FoundRun { container, own, naming, state, .. } = found;
             let own = match own {
-                Some((run_id, _)) if renamed && !self.has_begun(service, &run_id, asked).await => None,
+                Some((run_id, _)) if naming != Naming::AsOurs && !self.has_begun(service, &run_id, asked).await => None,
                 own => own,
             };
             match (state, own) {
+                // Its labels could be anyone's: with them alone, anyone could keep a service from running.
+                (RunState::Alive, None) if naming == Naming::Otherwise => {}
                 (RunState::Alive, own) => {
                     let (service, run_id) = (service.clone(), own.map(|(run_id, _)| run_id));
                     return Err(NoRun::Refused(RunError::Busy { service, run_id, container }));

@@ -8,8 +8,10 @@ use super::{OperateError, Runner};
 use crate::backend::{Backend, Failure, NotStarted, UpSpec};
 use crate::bus::Bus;
 use crate::clock::Timestamp;
+use crate::compose::project::Project;
 use crate::event::{Event, Operation};
 use crate::names::ServiceName;
+use crate::report::Chain;
 
 impl<K: Backend, B: Bus> Runner<K, B> {
     /// Brings a service and its dependencies up: what is missing is created, what differs recreated, what is stopped
@@ -93,8 +95,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let cancel = self.inner.claims.start(service);
         let _operation = self.turn_to_start(service, &cancel).await?;
         let begun = Instant::now();
-        let project = self.inner.projects.select_for_stop(service).map_err(Failure::Project)?;
-        if !self.inner.backend.restart(&project, service).await? {
+        let project = self.selected_for_stop(service)?;
+        if !self.inner.backend.restart(&project, service).await.map_err(|failure| self.failed(&failure))? {
             return Err(OperateError::NoContainer(service.clone()));
         }
         self.done(service, Operation::Restarted, begun);
@@ -144,18 +146,28 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let inner = &self.inner;
         let options = self.options();
         let own = options.service(service);
-        let project = &inner.projects.select(service, own.profile.as_deref()).map_err(Failure::Project)?;
+        let selected = inner.projects.select(service, own.profile.as_deref());
+        let project = &selected.map_err(|errors| self.failed(&Failure::Project(errors)))?;
         let spec = UpSpec { project, service, recreate_dependencies: own.recreate_dependencies };
         match inner.backend.up(spec, cancel).await {
             Ok(()) => Ok(()),
-            Err(NotStarted::Failed(failure) | NotStarted::TimedOut(failure)) => Err(failure.into()),
+            Err(NotStarted::Failed(failure) | NotStarted::TimedOut(failure)) => Err(self.failed(&failure)),
             Err(NotStarted::Cancelled) => Err(self.cancelled(service)),
         }
     }
 
-    async fn down(&self, service: &ServiceName, before: Option<Timestamp>) -> Result<bool, Failure> {
-        let project = self.inner.projects.select_for_stop(service).map_err(Failure::Project)?;
-        self.inner.backend.down(&project, service, before).await
+    async fn down(&self, service: &ServiceName, before: Option<Timestamp>) -> Result<bool, OperateError> {
+        let project = self.selected_for_stop(service)?;
+        self.inner.backend.down(&project, service, before).await.map_err(|failure| self.failed(&failure))
+    }
+
+    fn selected_for_stop(&self, service: &ServiceName) -> Result<Project, OperateError> {
+        let selected = self.inner.projects.select_for_stop(service);
+        selected.map_err(|errors| self.failed(&Failure::Project(errors)))
+    }
+
+    fn failed(&self, failure: &Failure) -> OperateError {
+        OperateError::Failed(self.inner.projects.redact(&Chain(failure).to_string()))
     }
 
     fn done(&self, service: &ServiceName, operation: Operation, begun: Instant) {

@@ -12,6 +12,7 @@ use super::layers::{Layer, NAMED_SECTIONS, described};
 use super::places::Places;
 
 /// All layers as one value whose parts remember who said them.
+#[derive(Clone)]
 pub(super) struct Merged {
     figment: Figment,
     value: Value,

@@ -15,6 +15,7 @@ const LAYERS: [&[&str]; 8] = [
         "engine::docker",
         "bus::redis",
         "ledger::file",
+        "ledger::boot",
         "observer::ledger",
         "observer::log",
         "observer::redis_records",

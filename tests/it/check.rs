@@ -140,3 +140,28 @@ async fn where_an_engine_and_a_daemon_answer_missing_images_and_the_intervals_in
     assert!(daemon.ends().await.success());
     site.close().await;
 }
+
+/// Values that no container can be made of, each from a variable.
+const UNUSABLE: [&str; 8] = [
+    "restart: '${PW}'",
+    "isolation: '${PW}'",
+    "security_opt: ['${PW}']",
+    "security_opt: ['seccomp:${PW}.json']",
+    "pull_policy: 'every_${PW}'",
+    "volumes: [{type: volume, source: '${PW}', target: /x}]",
+    "network_mode: 'container:${PW}'",
+    "mem_limit: '${PW}'",
+];
+
+#[test]
+fn check_names_the_variable_whose_value_no_container_can_be_made_of_and_not_the_value() {
+    for line in UNUSABLE {
+        let folder = Folder::new();
+        folder.write(".env", "PW=Hunter2Passw0rd\n");
+        folder.write("compose.yaml", &format!("name: p\nservices:\n  weather:\n    image: x\n    {line}\n"));
+        folder.write("s.yaml", "preset: none\nservices: {weather: {every: 1h}}\n");
+        let (text, errors, _) = check(&folder, &["--strict"]);
+        let told = format!("{text}{errors}").to_lowercase();
+        assert!(!told.contains("hunter2") && !told.contains("passw0rd"), "{line}: {told}");
+    }
+}

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bollard::models::NetworkCreateRequest;
+use bollard::models::{ContainerCreateBody, HostConfig, NetworkCreateRequest};
 use sense_orchestrator::engine::Engine;
+use sense_orchestrator::spec::{ContainerBody, CreateContainer, Slug};
 use tokio::time::{Instant, sleep};
 
 use crate::daemon::{PATIENCE, Site};
@@ -147,5 +148,46 @@ async fn a_network_that_two_clients_made_at_the_same_time_is_one_again_at_the_ne
     assert_eq!(site.engine.networks(&name).await.unwrap().len(), 1);
     daemon.signal("-TERM");
     assert!(daemon.ends().await.success());
+    site.close().await;
+}
+
+#[tokio::test]
+async fn a_one_off_with_our_labels_and_another_name_is_in_nobodys_way_and_stays() {
+    let Some(site) = Site::new(SHORT, SHORT_SETTINGS).await else { return };
+    let (project, service) = (site.project.parse().unwrap(), "short".parse().unwrap());
+    let slug = Slug::new([7; 24], &project, &service);
+    let labels = HashMap::from([
+        ("com.docker.compose.project".to_owned(), site.project.clone()),
+        ("com.docker.compose.service".to_owned(), "short".to_owned()),
+        ("com.docker.compose.oneoff".to_owned(), "True".to_owned()),
+        ("com.docker.compose.slug".to_owned(), slug.as_str().to_owned()),
+    ]);
+    let forged = ["live", "dead"].map(|what| format!("{project}-forged-{what}"));
+    for (name, script) in forged.iter().zip(["sleep 1000", "true"]) {
+        let body = ContainerCreateBody {
+            image: Some(docker::IMAGE.to_owned()),
+            cmd: Some(["sh", "-c", script].map(str::to_owned).to_vec()),
+            labels: Some(labels.clone()),
+            host_config: Some(HostConfig { network_mode: Some("none".into()), ..HostConfig::default() }),
+            ..ContainerCreateBody::default()
+        };
+        let container = CreateContainer {
+            name: name.clone(),
+            platform: None,
+            body: ContainerBody { body, mac_address: None },
+            connect: Vec::new(),
+        };
+        site.engine.create_container(&container).await.unwrap();
+        site.engine.start_container(name).await.unwrap();
+    }
+    let mut daemon = site.start();
+    let line = daemon.says("run failed", Some("short")).await;
+    assert_eq!(line["exit_code"], 3, "it ran: {line}");
+    daemon.signal("-TERM");
+    assert!(daemon.ends().await.success());
+    let mut left: Vec<String> = site.one_offs().await.into_keys().collect();
+    left.sort_unstable();
+    assert_eq!(left, ["dead", "live"].map(|what| format!("/{project}-forged-{what}")));
+    assert_eq!(site.one_offs().await[&left[1]], "running");
     site.close().await;
 }

@@ -268,3 +268,67 @@ async fn an_edit_of_the_compose_files_is_said_once_whether_it_can_be_used_or_not
         (Some("p"), Some("sense_orchestrator::projects"))
     );
 }
+
+/// Events that no message causes, and `messages_ignored`, which the dispatcher says once a minute.
+const NOT_BY_A_MESSAGE_EACH: [&str; 14] = [
+    "scheduled",
+    "slot_skipped",
+    "slots_missed",
+    "run_adopted",
+    "foreign_run",
+    "leftovers_stay",
+    "leftover_removed",
+    "messages_ignored",
+    "reactions_dropped",
+    "service_overdue",
+    "service_recovered",
+    "project_changed",
+    "project_broken",
+    "run_ended",
+];
+
+#[tokio::test(start_paused = true)]
+async fn lines_that_anybody_can_cause_by_a_message_each_are_limited_in_number() {
+    const MANY: usize = 1000;
+    let mut samples = samples();
+    samples.extend(
+        [Outcome::Succeeded, Outcome::Failed, Outcome::TimedOut, Outcome::NoOutput]
+            .map(|outcome| Event::RunEnded { report: RunReport { trigger: Trigger::Command, ..run_report(outcome) } }),
+    );
+    for event in samples {
+        let log = Captured::capture();
+        let events = Events::new(vec![Box::new(log::Log::default())]);
+        (0..MANY).for_each(|_| events.emit(&event));
+        let written = log.text().lines().count();
+        let by_command = matches!(&event, Event::RunEnded { report } if report.trigger == Trigger::Command);
+        if NOT_BY_A_MESSAGE_EACH.contains(&event.name()) && !by_command {
+            assert!([0, MANY].contains(&written), "{event:?}: {written}");
+            continue;
+        }
+        assert!(written <= 300, "{event:?}: {written} lines in a minute");
+        tokio::time::advance(Duration::from_mins(1)).await;
+        events.emit(&event);
+        if let Some(last) = log.text().lines().last() {
+            let last: Value = serde_json::from_str(last).unwrap();
+            let left_out = MANY - written;
+            let says = last["suppressed"] == left_out || last["dropped"] == left_out + 1;
+            assert!(says, "{last}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_commands_that_fail_leaves_room_for_those_that_are_done() {
+    let log = Captured::capture();
+    let events = Events::new(vec![Box::new(log::Log::default())]);
+    let answered = |answer| Event::CommandAnswered {
+        action: "trigger".to_owned(),
+        request_id: None,
+        answer,
+        took: SECOND,
+        reply: None,
+    };
+    (0..1000).for_each(|_| events.emit(&answered(Answer::Failed { error: "why".to_owned() })));
+    events.emit(&answered(Answer::Done));
+    assert_eq!((log.lines("command failed").len(), log.lines("command done").len()), (60, 1));
+}

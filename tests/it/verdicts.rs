@@ -16,6 +16,25 @@ use crate::support::stack::{PLAIN, Stack, name};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
+async fn a_verdict_names_the_variable_whose_value_was_wrong_and_not_the_value() {
+    for line in ["restart: '${PW}'", "security_opt: ['seccomp:${PW}.json']", "mem_limit: '${PW}'"] {
+        let stack = Stack::new(PLAIN);
+        stack.folder.write(".env", "PW=Hunter2Passw0rd\n");
+        let services = format!("services: {{weather: {{image: 'busybox:test', {line}}}}}");
+        stack.folder.write("compose.yaml", &format!("name: p\n{services}\n"));
+        let told = match stack.run("weather").await {
+            Ok(report) => report.error.unwrap_or_default(),
+            Err(error) => error.to_string(),
+        };
+        let started = stack.runner.start(&"weather".parse().unwrap()).await;
+        let broken = stack.runner.broken_project().unwrap_or_default();
+        let told = format!("{told}; {}; {broken}", started.err().map(|error| error.to_string()).unwrap_or_default());
+        assert!(told.contains("${PW}"), "{line}: {told}");
+        assert!(!told.contains("Hunter2") && !told.contains("Passw0rd"), "{line}: {told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_run_whose_end_is_seen_only_after_its_limit_has_ended_by_itself() {
     for code in [0, 3] {
         let stack = Stack::new(PLAIN);
@@ -278,10 +297,14 @@ async fn a_forged_mark_lets_nothing_be_adopted_or_removed() {
             stack.runner.look_round().await.unwrap();
             sleep(600 * SECOND).await;
             assert_eq!(stack.engine.container_names(), [container], "{service} {one_off} {stays}");
-            if one_off == "True" && service == "weather" && stays {
-                let refused = stack.run("weather").await.unwrap_err();
+            let run = stack.run("weather").await;
+            if container == "p-weather-run-070707070708" && stays {
+                let refused = run.unwrap_err();
                 assert!(matches!(refused, RunError::Busy { run_id: None, .. }), "{refused}");
+            } else {
+                assert!(run.unwrap().outcome.is_success(), "{container} is in nobody's way");
             }
+            assert_eq!(stack.engine.container_names(), [container], "{service} {one_off} {stays}");
         }
     }
 }

@@ -165,7 +165,8 @@ impl<'a, E: Engine> Work<'a, E> {
                 && let Some(held) = self.release(name).filter(|held| held.begun)
                 && let Err(failure) = self.take_all(held.start.as_ref().unwrap_or(&stage)).await
             {
-                warn!(service = %name, error = %Chain(&failure), "service not started again");
+                let error = self.backend.projects.redact(&Chain(&failure).to_string());
+                warn!(service = %name, error, "service not started again");
             }
         }
         Err(why)

@@ -10,13 +10,14 @@ use tracing::{debug, warn};
 
 use super::execute;
 use crate::backend::{Bounds, End, Failure, Finished};
+use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::engine::{Engine, EngineError, RemoveContainer};
 use crate::plan::{Call, DEFAULT_GRACE, Plan};
 use crate::report::Chain;
 
-/// First and longest pause between two tries of a call that the Engine did not answer.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Pauses between tries of a call that the Engine did not answer.
+const RETRIES: Backoff = Backoff::new(Duration::from_millis(100), RETRY_LONGEST);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
 /// How long the Engine may still be at a create or a start whose answer was lost. It carries the request out all the same;
@@ -211,7 +212,7 @@ struct Seen {
 
 /// Waits for the end of a started container, over restarts and faults of the Engine.
 async fn await_end<E: Engine>(engine: &E, name: &str, bounds: &Bounds) -> Seen {
-    let (mut pause, mut lost) = (RETRY_FIRST, None);
+    let (mut retries, mut lost) = (RETRIES, None);
     let seen = |end, lost: Option<_>| Seen { end, late: lost.is_some() || bounds.deadline <= Instant::now(), lost };
     loop {
         if let Some((_, asked)) = &mut lost {
@@ -241,9 +242,8 @@ async fn await_end<E: Engine>(engine: &E, name: &str, bounds: &Bounds) -> Seen {
             biased;
             () = bounds.cancelled() => return seen(End::Cancelled, lost),
             () = sleep_until(bounds.deadline) => return seen(End::TimedOut, lost),
-            () = sleep(pause) => {}
+            () = sleep(retries.wait()) => {}
         }
-        pause = (pause * 2).min(RETRY_LONGEST);
     }
 }
 
@@ -296,7 +296,7 @@ fn is_running(state: &ContainerState) -> bool {
 
 /// The container's state; none where it is gone. Tries until the Engine answers, but for a code that is known already.
 async fn inspect<E: Engine>(engine: &E, run: &mut OneOffRun, seen: &Seen) -> Option<ContainerState> {
-    let (mut pause, mut warned) = (RETRY_FIRST, false);
+    let (mut retries, mut warned) = (RETRIES, false);
     loop {
         match engine.container(run.container()).await {
             Ok(Some(found)) => {
@@ -315,8 +315,7 @@ async fn inspect<E: Engine>(engine: &E, run: &mut OneOffRun, seen: &Seen) -> Opt
                 }
             }
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(RETRY_LONGEST);
+        sleep(retries.wait()).await;
     }
 }
 
@@ -359,8 +358,7 @@ async fn stop<E: Engine>(engine: &E, run: &OneOffRun, bounds: &Bounds) {
 /// A create whose answer was lost may still be under way, so it is also gone only once the Engine says so.
 pub(super) async fn remove<E: Engine>(engine: &E, run: &OneOffRun) {
     let name = run.container();
-    let mut pause = RETRY_FIRST;
-    let mut warned = false;
+    let (mut retries, mut warned) = (RETRIES, false);
     loop {
         let error = match engine.remove_container(name, RemoveContainer { force: true, volumes: true }).await {
             Ok(()) => match engine.container(name).await {
@@ -376,7 +374,6 @@ pub(super) async fn remove<E: Engine>(engine: &E, run: &OneOffRun) {
         {
             warn!(container = name, error = %Chain(&error), "container not removed yet, trying on");
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(RETRY_LONGEST);
+        sleep(retries.wait()).await;
     }
 }

@@ -10,11 +10,11 @@ use super::ComposeBackend;
 use super::carry::Asker;
 use super::one_off::{self, OneOffRun};
 use super::turns::Waits;
-use crate::backend::{Bounds, Failure, FoundRun, NotStarted, RunSpec, RunState};
+use crate::backend::{Bounds, Failure, FoundRun, Naming, NotStarted, RunSpec, RunState};
 use crate::engine::Engine;
 use crate::names::{ProjectName, RunId, ServiceName};
 use crate::plan::{self, Node, Plan, Wanted};
-use crate::spec::{OneOff, Slug, labels, one_off_name, own_name};
+use crate::spec::{OneOff, Slug, labels, own_name};
 
 impl Bounds {
     /// Gives work up at the deadline or at the shutdown. For work that may be left half-way: looks, and waits.
@@ -114,7 +114,11 @@ fn found(container: ContainerSummary, project: &ProjectName) -> Option<FoundRun<
     let id = container.id?;
     let name = name.unwrap_or_else(|| id.clone());
     let run_id = labels.get(labels::SLUG).and_then(|slug| own_run(slug, project, &service));
-    let renamed = run_id.as_ref().is_some_and(|run_id| name != one_off_name(project, &service, run_id));
+    let naming = match named_run(&name, project, &service) {
+        None => Naming::Otherwise,
+        Some(named) if run_id.as_ref() == Some(&named) => Naming::AsOurs,
+        Some(_) => Naming::AsARun,
+    };
     let state = match container.state {
         Some(ContainerSummaryStateEnum::CREATED) => RunState::Created,
         Some(
@@ -125,7 +129,13 @@ fn found(container: ContainerSummary, project: &ProjectName) -> Option<FoundRun<
         _ => RunState::Ended,
     };
     let own = run_id.map(|run_id| (run_id, OneOffRun::found(id)));
-    Some(FoundRun { own, renamed, container: name, service, state })
+    Some(FoundRun { own, naming, container: name, service, state })
+}
+
+/// The run that a name is for, ours or one of `docker compose run`.
+fn named_run(name: &str, project: &ProjectName, service: &ServiceName) -> Option<RunId> {
+    let run_id = name.strip_prefix(project.as_str())?.strip_prefix('-')?.strip_prefix(service.as_str())?;
+    run_id.strip_prefix("-run-")?.parse().ok()
 }
 
 /// The run that a one-off is, where its slug is as we write them.

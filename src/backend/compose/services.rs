@@ -1,7 +1,7 @@
 //! Brings services up and down, as `docker compose up -d` and `stop` do.
 
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::debug;
 
 use super::ComposeBackend;
 use super::carry::Asker;
@@ -85,7 +85,7 @@ impl<E: Engine> ComposeBackend<E> {
             let found = found.map_err(doing(format!("inspect container {}", container.name)))?;
             let started = found.and_then(|found| Timestamp::from_rfc3339(&found.state?.started_at?));
             if started.is_some_and(|started| started > moment) {
-                info!(%service, container = container.name, "left running, started since");
+                debug!(%service, container = container.name, "left running, started since");
                 return Ok(true);
             }
         }

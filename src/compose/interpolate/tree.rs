@@ -1,5 +1,7 @@
 //! Interpolates a whole document, and turns texts into the numbers and booleans that their paths ask for.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::{InterpolateError, interpolate};
@@ -19,7 +21,8 @@ pub struct TreeError {
     pub error: InterpolateError,
 }
 
-/// Interpolates every value of a document, never its keys; `warn` is told the names of unset variables.
+/// Interpolates every value of a document, never its keys; `used` is told the names of the variables that are put into
+/// the value at a place, `warn` those of unset variables.
 ///
 /// The values that it makes may take `most` bytes together. Returns how many they take.
 ///
@@ -29,10 +32,11 @@ pub struct TreeError {
 pub fn interpolate_tree(
     node: &mut Node,
     lookup: &dyn Fn(&str) -> Option<String>,
+    used: &mut dyn FnMut(&str, &Place),
     warn: &mut dyn FnMut(&str),
     most: usize,
 ) -> Result<usize, Vec<TreeError>> {
-    let mut walk = Walk { lookup, warn, steps: Vec::new(), grown: 0, most, errors: Vec::new() };
+    let mut walk = Walk { lookup, used, warn, steps: Vec::new(), grown: 0, most, errors: Vec::new() };
     walk.visit(node);
     if walk.errors.is_empty() { Ok(walk.grown) } else { Err(walk.errors) }
 }
@@ -55,6 +59,7 @@ enum Step {
 
 struct Walk<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
+    used: &'a mut dyn FnMut(&str, &Place),
     warn: &'a mut dyn FnMut(&str),
     steps: Vec<Step>,
     /// Bytes of the values that interpolation made.
@@ -66,7 +71,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn visit(&mut self, node: &mut Node) {
         match &mut node.kind {
-            Kind::Str(text) => match self.value(text) {
+            Kind::Str(text) => match self.value(text, &node.place) {
                 Ok(Some(kind)) => node.kind = kind,
                 Ok(None) => {}
                 // Once nothing fits any more, each value behind would be a fault.
@@ -92,12 +97,20 @@ impl Walk<'_> {
     }
 
     /// What the text becomes, or `None` if it stays.
-    fn value(&mut self, text: &str) -> Result<Option<Kind>, InterpolateError> {
+    fn value(&mut self, text: &str, place: &Place) -> Result<Option<Kind>, InterpolateError> {
         let cast = self.cast();
         if cast.is_none() && !text.contains('$') {
             return Ok(None);
         }
-        let new = interpolate(text, self.lookup, self.warn)?;
+        let names = RefCell::new(BTreeSet::new());
+        let lookup = |name: &str| {
+            let value = (self.lookup)(name)?;
+            names.borrow_mut().insert(name.to_owned());
+            Some(value)
+        };
+        let new = interpolate(text, &lookup, self.warn);
+        names.into_inner().iter().for_each(|name| (self.used)(name, place));
+        let new = new?;
         self.grown = self.grown.saturating_add(new.len());
         if self.grown > self.most {
             return Err(InterpolateError::TooLarge);
@@ -217,7 +230,7 @@ mod tests {
              labels: {$A: $A}, ulimits: {n: {soft: '1', hard: $A}}}}\n\
              volumes: {a.b: {external: 'true'}, c: {external: 'On'}}",
         );
-        interpolate_tree(&mut node, &lookup, &mut |_| {}, usize::MAX).unwrap();
+        interpolate_tree(&mut node, &lookup, &mut |_, _| {}, &mut |_| {}, usize::MAX).unwrap();
         let expected = document(
             "services: {a: {scale: 5, image: '5', cpus: 10.5, tty: true, ports: [{target: 5, published: '1'}],
              labels: {$A: '5'}, ulimits: {n: {soft: 1, hard: 5}}}}\n\
@@ -229,7 +242,7 @@ mod tests {
     #[test]
     fn all_errors_are_told_with_place_and_path() {
         let mut node = document("services:\n  a:\n    tty: '${U}'\n    ports:\n      - target: x\n    image: ${\n");
-        let errors = interpolate_tree(&mut node, &lookup, &mut |_| {}, usize::MAX).unwrap_err();
+        let errors = interpolate_tree(&mut node, &lookup, &mut |_, _| {}, &mut |_| {}, usize::MAX).unwrap_err();
         let told: Vec<String> = errors.iter().map(|error| format!("{} {} {error}", error.place, error.path)).collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
         f:3:10 services.a.tty failed to cast to expected type: invalid boolean
