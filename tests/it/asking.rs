@@ -106,8 +106,11 @@ async fn everything_can_be_asked_for_without_redis() {
     let (code, stdout, stderr) = told(&run.wait_with_output().await.unwrap());
     assert_eq!((code, stdout.as_str()), (Some(130), "begun\n"), "{stderr}");
 
-    assert_eq!(told(&asked(&site, "start web").await).0, Some(0));
-    assert_eq!(told(&asked(&site, "stop web").await).0, Some(0));
+    for (line, done) in [("start web", "started"), ("restart web", "restarted"), ("stop web", "stopped")] {
+        let (code, stdout, _) = told(&asked(&site, line).await);
+        assert_eq!((code, stdout), (Some(0), format!("web is {done}\n")));
+        assert_eq!(site.is_up("web").await, done != "stopped", "{line}");
+    }
     assert_eq!(told(&asked(&site, "pause web").await).0, Some(1), "it has no schedule");
 
     assert_eq!(told(&asked(&site, "pause tick").await).0, Some(0));

@@ -80,6 +80,8 @@ async fn files_that_a_later_up_was_given_count_where_our_own_service_is_in_them(
     assert_eq!(asked(&["reload"]).await.unwrap(), "nothing changed\n", "another stack under the same name");
     assert!(asked(&["run", "tick"]).await.unwrap().starts_with("two\n"));
 
+    let refused = asked(&["stop", "orchestrator"]).await.unwrap_err();
+    assert!(refused.contains("orchestrator's own service"), "{refused}");
     site.compose(&["restart", "orchestrator"]).await;
     answers(&asked).await;
     assert!(asked(&["run", "tick"]).await.unwrap().starts_with("two\n"), "after a restart, too");
