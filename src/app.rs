@@ -240,7 +240,9 @@ async fn daemon(settings: Settings) -> Result<(), Failed> {
         standby::hold_lease(&mut lease, bus.as_ref(), &over, &others).await;
         closing.cancel();
     };
-    let (ended, (), ()) = tokio::join!(running.run(others.signals(signals), &over), leased, connected);
+    let runner = running.runner.clone();
+    let signals = others.signals(signals, running.elder.clone(), move || runner.yield_adopted());
+    let (ended, (), ()) = tokio::join!(running.run(signals, &over), leased, connected);
     memory.ledger.sync().await;
     ended.context("the daemon ended").map_err(Failed::Other)?;
     others.yielded_to().map_or(Ok(()), |other| Err(Failed::Other(other.into())))

@@ -19,7 +19,7 @@ use crate::engine::EngineError;
 use crate::names::{ProjectName, RunId, ServiceName};
 use crate::plan::{Graph, PlanError};
 use crate::projects::FileError;
-use crate::spec::Slug;
+use crate::spec::{Birth, Slug};
 
 pub mod compose;
 
@@ -187,6 +187,8 @@ pub struct FoundRun<R> {
     pub service: ServiceName,
     /// Which run it is and how it is followed, where it is one of ours by its labels.
     pub own: Option<(RunId, R)>,
+    /// Which daemon began it, where it is one of ours.
+    pub begun_by: Option<Birth>,
     /// Its name is not as we write them: an operator gave it another one, or its labels came with an image.
     pub renamed: bool,
     /// What it is doing.

@@ -109,12 +109,14 @@ pub enum Event {
         /// Whose it was.
         leftover: Leftover,
     },
-    /// A run goes on that this daemon did not begin, of a service whose run it has: another daemon's, by its looks.
+    /// A run was begun since this daemon lives, and not by it: another daemon works on the project.
     ForeignRun {
         /// The service.
         service: ServiceName,
         /// The run.
         run_id: RunId,
+        /// The other daemon was started before this one, which yields.
+        older: bool,
     },
     /// The daemon starts without waiting for the removal of earlier runs' containers any longer.
     LeftoversStay,

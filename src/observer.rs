@@ -6,6 +6,7 @@ use futures::future::{BoxFuture, FutureExt, ready};
 
 use crate::event::Event;
 
+pub mod elder;
 pub mod ledger;
 pub mod log;
 pub mod redis_records;

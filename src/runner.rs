@@ -6,7 +6,7 @@
 //! containers' labels alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use crate::observer::status::ServiceTally;
 use crate::plan::{self, Graph};
 use crate::projects::Projects;
 use crate::report::Trigger;
-use crate::spec::Slug;
+use crate::spec::{Birth, Slug};
 
 mod claims;
 mod history;
@@ -30,6 +30,7 @@ mod overrun;
 mod recover;
 mod run;
 mod services;
+mod sightings;
 mod source;
 mod verdict;
 
@@ -37,8 +38,9 @@ pub use history::History;
 pub use run::AcceptedRun;
 pub(crate) use run::random;
 
-use claims::Claims;
+use claims::{Claims, RunClaim};
 use overrun::{Overruns, Watched};
+use sightings::Sightings;
 
 /// How one service is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,6 +178,13 @@ struct Inner<K, B> {
     claims: Claims,
     history: History,
     overruns: Overruns,
+    sightings: Sightings,
+    /// Told to other daemons by the slug of each run.
+    birth: Birth,
+    /// Cancelled when another daemon has the project: runs that this one did not begin are left to it.
+    yields: CancellationToken,
+    /// Claims of the runs that were left so. They are no one else's in this process.
+    left: Mutex<Vec<RunClaim>>,
 }
 
 /// Runs, starts, stops and restarts the project's services. Cheap to clone.
@@ -202,7 +211,24 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         projects.observed_by(history.events.clone());
         let claims = Claims::new(stages.abort.clone());
         let overruns = Overruns::default();
-        Self { inner: Arc::new(Inner { backend, bus, projects, options, stages, claims, history, overruns }) }
+        let birth = Birth::new(Timestamp::now(), crate::random::bytes().unwrap_or_default());
+        let (sightings, yields, left) = (Sightings::default(), CancellationToken::new(), Mutex::default());
+        Self {
+            inner: Arc::new(Inner {
+                backend,
+                bus,
+                projects,
+                options,
+                stages,
+                claims,
+                history,
+                overruns,
+                sightings,
+                birth,
+                yields,
+                left,
+            }),
+        }
     }
 
     /// Where the core says what happens.
@@ -213,6 +239,12 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// The run of a service that goes on.
     pub fn running(&self, service: &ServiceName) -> Option<RunId> {
         self.inner.claims.running(service)
+    }
+
+    /// Leaves the runs that this daemon adopted to another one, which has the project. They are not stopped when this one
+    /// ends.
+    pub fn yield_adopted(&self) {
+        self.inner.yields.cancel();
     }
 
     /// The services that a run or an operation goes on for.

@@ -29,7 +29,7 @@ pub use container::{
 pub use dialect::Dialect;
 pub use network::network_body;
 pub use resolve::{Peer, Peers, image_name, own_name, platform, volume_body};
-pub use slug::Slug;
+pub use slug::{Birth, Slug};
 
 /// A container to create, with the networks to join afterwards where the API version asks for that.
 #[derive(Debug, Clone, PartialEq, Serialize)]

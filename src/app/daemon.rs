@@ -15,7 +15,8 @@ use crate::bus::Bus;
 use crate::engine::Engine;
 use crate::ledger::Ledger;
 use crate::monitor::connection;
-use crate::names::{NameError, ServiceName};
+use crate::names::{NameError, RunId, ServiceName};
+use crate::observer::elder::Elder;
 use crate::observer::ledger::LedgerWriter;
 use crate::observer::redis_records::{self, RedisRecords};
 use crate::observer::status::Tally;
@@ -52,6 +53,8 @@ pub struct Running<E, B> {
     pub runner: Runner<ComposeBackend<E>, B>,
     /// Owns the components.
     pub supervisor: Supervisor,
+    /// The first run that was seen of a daemon that was started before this one.
+    pub elder: watch::Receiver<Option<(ServiceName, RunId)>>,
     /// The intervals in force.
     pub intervals: watch::Receiver<Arc<Intervals>>,
     grace: Duration,
@@ -74,12 +77,14 @@ impl<E: Engine, B: Bus> Daemon<E, B> {
         let (backend, options) = (Arc::new(backend), runner_options(&self.settings));
         let (ledger, tally) = (self.ledger, Tally::default());
         let (redis_records, records_to_redis) = RedisRecords::new(Arc::clone(&self.bus));
+        let elder = Elder::default();
         // Whoever else wants to hear what happens is one more line.
         let events = Events::new(vec![
             Box::new(LedgerWriter::new(ledger.clone())),
             Box::new(log::Log::default()),
             Box::new(tally.clone()),
             Box::new(redis_records),
+            Box::new(elder.clone()),
         ]);
         let history = History { events: events.clone(), ledger, tally };
         let runner = Runner::new(backend, Arc::clone(&self.bus), self.projects, options, runner_stages, history);
@@ -94,7 +99,7 @@ impl<E: Engine, B: Bus> Daemon<E, B> {
             own_source: OWN_SOURCE.parse()?,
         };
         let intervals = parts.start(&mut supervisor);
-        Ok(Running { runner, supervisor, intervals, grace, bus: self.bus, records_to_redis })
+        Ok(Running { runner, supervisor, elder: elder.watch(), intervals, grace, bus: self.bus, records_to_redis })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::bus::{Bus, Connection};
 use crate::engine::Engine;
 use crate::lease::{Claim, Lease, NotHeld, TIME_TO_LIVE};
 use crate::ledger::file::Holder;
-use crate::names::ProjectName;
+use crate::names::{ProjectName, RunId, ServiceName};
 use crate::report::Chain;
 use crate::settings::Standby;
 
@@ -28,8 +28,19 @@ const SLACK: Duration = Duration::from_secs(1);
 
 /// Why a daemon does no work, or no more: another one has the project.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub(super) struct OtherDaemon(#[from] NotHeld);
+pub(super) enum OtherDaemon {
+    /// It has the lease.
+    #[error(transparent)]
+    Leased(#[from] NotHeld),
+    /// It was started before this one, and runs services.
+    #[error("another daemon works on the project: it began run {run_id} of {service}")]
+    Seen {
+        /// What it ran.
+        service: ServiceName,
+        /// The run.
+        run_id: RunId,
+    },
+}
 
 /// Serves until it is asked to end, or until another daemon has the project and that is not to be waited for.
 pub(super) async fn serve<F>(standby: Standby, daemon: impl Fn() -> F) -> Result<(), Failed>
@@ -38,7 +49,10 @@ where
 {
     loop {
         match daemon().await {
-            Err(Failed::Other(error)) if standby == Standby::Wait && error.is::<OtherDaemon>() => {
+            // The end of a daemon of which only the runs were seen cannot be waited for: nothing tells it.
+            Err(Failed::Other(error))
+                if standby == Standby::Wait && matches!(error.downcast_ref(), Some(OtherDaemon::Leased(_))) =>
+            {
                 warn!(error = %Chain(error.as_ref()), "standing by until the other daemon ends");
             }
             ended => return ended,
@@ -85,7 +99,7 @@ pub(super) async fn await_lease<E: Engine, B: Bus>(
             }
             Err(error @ NotHeld::Other { .. }) => {
                 if standby == Standby::Exit && begun.elapsed() >= TIME_TO_LIVE + SLACK {
-                    return Err(Failed::Other(OtherDaemon(error).into()));
+                    return Err(Failed::Other(OtherDaemon::from(error).into()));
                 }
                 if seen.replace(Instant::now()).is_none() {
                     warn!(error = %Chain(&error), "waiting for the lease");
@@ -140,10 +154,26 @@ impl Others {
     }
 
     /// The signals that end the daemon, and another daemon, which ends it as a signal does.
-    pub(super) fn signals(&self, signals: impl Stream<Item = &'static str>) -> impl Stream<Item = &'static str> {
+    ///
+    /// `elder` is the first run that was seen of a daemon that was started before this one; `yields` is called before the
+    /// shutdown begins.
+    pub(super) fn signals(
+        &self,
+        signals: impl Stream<Item = &'static str>,
+        mut elder: watch::Receiver<Option<(ServiceName, RunId)>>,
+        yields: impl FnOnce(),
+    ) -> impl Stream<Item = &'static str> {
         let mut found = self.found.subscribe();
         let yields = stream::once(async move {
-            let _ = found.wait_for(Option::is_some).await;
+            let seen = tokio::select! {
+                biased;
+                _ = found.wait_for(Option::is_some) => None,
+                Ok(seen) = elder.wait_for(Option::is_some) => seen.clone(),
+            };
+            if let Some((service, run_id)) = seen {
+                self.found(OtherDaemon::Seen { service, run_id });
+            }
+            yields();
             "another daemon"
         });
         let signals = signals.inspect(|_| self.asked_to_end.store(true, Ordering::Relaxed));

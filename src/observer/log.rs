@@ -97,8 +97,8 @@ impl Observer for Log {
                 info!(target: RUNNER, %service, %run_id, "adopting a run that goes on");
             }
             Event::LeftoverRemoved { service, run_id, leftover } => leftover_removed(service, run_id, leftover),
-            Event::ForeignRun { service, run_id } => {
-                warn!(target: RUNNER, %service, %run_id, "a run goes on that this daemon did not begin");
+            Event::ForeignRun { service, run_id, older } => {
+                warn!(target: RUNNER, %service, %run_id, older, "a run goes on that this daemon did not begin");
             }
             Event::LeftoversStay => {
                 warn!(target: RUNNER, "containers of earlier runs do not go away, starting without them");

@@ -1,7 +1,7 @@
 //! Finds the runs that nobody here has: those that an earlier life of the daemon began, and those whose container came late.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -11,12 +11,14 @@ use tokio::time::{Instant, timeout};
 use super::Runner;
 use super::claims::{Known, RunClaim};
 use super::history::EarlierRun;
+use super::sightings::Stranger;
 use super::verdict::Begun;
 use crate::backend::{Backend, Bounds, Due, Failure, FoundRun, RunState};
 use crate::bus::Bus;
 use crate::event::{Event, Leftover};
 use crate::names::{RunId, ServiceName};
 use crate::report::{RunReport, Trigger};
+use crate::spec::Birth;
 
 /// How long the start waits for removals: one that cannot be done must not keep the other services from running.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
@@ -71,13 +73,13 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let asked = Instant::now();
         let (mut ends, mut all) = (Vec::new(), BTreeSet::new());
         for found in inner.backend.runs(&inner.projects.name(), None).await? {
-            let FoundRun { container, service, own, renamed, state } = found;
+            let FoundRun { container, service, own, begun_by, renamed, state } = found;
             let Some((run_id, run)) = own else { continue };
             if renamed && !self.has_begun(&service, &run_id, asked).await {
                 continue;
             }
             all.insert(run_id.clone());
-            if !self.knows(&service) {
+            if !self.knows(&service) || self.is_anothers(&service, &run_id, (state, begun_by), asked).await {
                 continue;
             }
             let told = match inner.claims.known(&service, &run_id, asked) {
@@ -91,11 +93,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             let event = match (state, &claim) {
                 (RunState::Alive, Some(_)) => Event::RunAdopted { service: name, run_id: id },
                 (RunState::Alive, None) if start && !told => removed(Leftover::Second),
-                // Another daemon's, by its looks.
-                (RunState::Alive, None) if !told => {
-                    inner.history.events.emit(&Event::ForeignRun { service: name, run_id: id });
-                    continue;
-                }
+                // It is looked at again once the service is free.
+                (RunState::Alive, None) if !told => continue,
                 (RunState::Alive | RunState::Created | RunState::Ended, _) => {
                     removed(Leftover::Earlier { container: None })
                 }
@@ -114,7 +113,31 @@ impl<K: Backend, B: Bus> Runner<K, B> {
                 ends.push(end);
             }
         }
+        inner.sightings.looked(&all);
         Ok((ends, all))
+    }
+
+    /// Whether another daemon, which lives, began a run: one that was started since this daemon lives, and that neither it nor
+    /// its ledger knows. The first time that is said.
+    ///
+    /// A container that was never started may come late from an earlier life of this daemon; starting it takes one that lives.
+    pub(super) async fn is_anothers(
+        &self,
+        service: &ServiceName,
+        run_id: &RunId,
+        (state, begun_by): (RunState, Option<Birth>),
+        asked: Instant,
+    ) -> bool {
+        if self.has_begun(service, run_id, asked).await {
+            return false;
+        }
+        let stranger = self.inner.sightings.of(run_id, state != RunState::Created);
+        if stranger == Stranger::New {
+            let (service, run_id) = (service.clone(), run_id.clone());
+            let older = begun_by.is_some_and(|birth| birth < self.inner.birth);
+            self.inner.history.events.emit(&Event::ForeignRun { service, run_id, older });
+        }
+        stranger != Stranger::Left
     }
 
     /// Whether a run was begun here or, as the ledger has it, in an earlier life. Labels alone can come with an image.
@@ -142,7 +165,20 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let deadline = Instant::now() + left;
         let bounds = Bounds { deadline, due: Due::at(deadline), limit, abort, cancel };
         let _watched = self.watch(&service, &run_id, &bounds);
-        let mut report = self.see_to_its_end(&service, run_id, &mut run, state, &bounds).await;
+        let left = async {
+            match &claim {
+                Some(_) if state == RunState::Alive => self.inner.yields.cancelled().await,
+                Some(_) | None => std::future::pending().await,
+            }
+        };
+        let mut report = tokio::select! {
+            biased;
+            report = self.see_to_its_end(&service, run_id, &mut run, state, &bounds) => report,
+            () = left => {
+                self.inner.left.lock().unwrap_or_else(PoisonError::into_inner).extend(claim);
+                return;
+            }
+        };
         if let Some(removal) = self.conclude(Some(run), &mut report, earlier.record, claim).await {
             removal.await.ok();
         }

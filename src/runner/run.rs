@@ -91,7 +91,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         if !self.knows(service) {
             return Err(RunError::UnknownService(service.clone()));
         }
-        Ok(Slug::new(random(), &self.inner.projects.name(), service))
+        Ok(Slug::of_daemon(self.inner.birth, random(), &self.inner.projects.name(), service))
     }
 
     fn begin(&self, request: &RunRequest, slug: &Slug) -> Record {
@@ -255,11 +255,18 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         let backend = self.inner.backend.as_ref();
         let asked = Instant::now();
         for found in backend.runs(&self.inner.projects.name(), Some(service)).await? {
-            let FoundRun { container, own, renamed, state, .. } = found;
+            let FoundRun { container, own, begun_by, renamed, state, .. } = found;
             let own = match own {
                 Some((run_id, _)) if renamed && !self.has_begun(service, &run_id, asked).await => None,
                 own => own,
             };
+            if let Some(run_id) = own.as_ref().map(|(run_id, _)| run_id.clone())
+                && self.is_anothers(service, &run_id, (state, begun_by), asked).await
+                && state != RunState::Alive
+            {
+                // Its daemon sees to it.
+                continue;
+            }
             match (state, own) {
                 (RunState::Alive, own) => {
                     let (service, run_id) = (service.clone(), own.map(|(run_id, _)| run_id));

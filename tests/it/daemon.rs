@@ -39,7 +39,7 @@ impl Site {
         Self::with_redis(RedisServer::start().await?, services, settings).await
     }
 
-    async fn with_redis(redis: RedisServer, services: &str, settings: &str) -> Option<Self> {
+    pub(crate) async fn with_redis(redis: RedisServer, services: &str, settings: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let engine = docker::engine().await?;
         let project = format!("sense-daemon-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -77,7 +77,8 @@ impl Site {
         let (sender, log) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                let line = serde_json::from_str(&line).unwrap_or_else(|_| panic!("a JSON object a line: {line}"));
+                // The error that the process ends with is no line of the log.
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 let _ = sender.send(line);
             }
         });
@@ -202,6 +203,15 @@ impl Daemon {
         threads
             .map(|thread| (name(&thread), std::fs::read_to_string(thread.join("wchan")).unwrap_or_default()))
             .collect()
+    }
+
+    /// Everything that it said and nobody waited for, until it has ended.
+    pub(crate) async fn rest(&mut self) -> String {
+        let end = Instant::now() + PATIENCE;
+        while let Ok(Some(line)) = tokio::time::timeout_at(end, self.log.recv()).await {
+            self.seen.push(line);
+        }
+        self.seen.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
     pub(crate) async fn ends(&mut self) -> ExitStatus {

@@ -116,7 +116,7 @@ fn samples() -> Vec<Event> {
         Event::RunWaits { service: service(), other: Some(run_id()) },
         Event::RunStarted { service: service(), run_id: run_id() },
         Event::RunAdopted { service: service(), run_id: run_id() },
-        Event::ForeignRun { service: service(), run_id: run_id() },
+        Event::ForeignRun { service: service(), run_id: run_id(), older: true },
         Event::LeftoversStay,
         Event::CommandTaken { action: action(), request_id: request_id(), fingerprint: why() },
         Event::MessagesIgnored { count: 3, last: why() },

@@ -43,5 +43,6 @@ mod settings;
 mod shutdown;
 mod spec;
 mod standby;
+mod store;
 mod support;
 mod verdicts;

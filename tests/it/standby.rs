@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sense_orchestrator::clock::Timestamp;
 use sense_orchestrator::engine::Engine;
 use sense_orchestrator::lease::{Claim, Lease, NotHeld, RENEWAL, TIME_TO_LIVE};
+use sense_orchestrator::spec::{Birth, Slug};
 use tokio::time::{Instant, sleep};
 
 use crate::daemon::Site;
 use crate::support::bus::FakeBus;
 use crate::support::engine::FakeEngine;
-use crate::support::stack::Folder;
+use crate::support::log::Log;
+use crate::support::redis::RedisServer;
+use crate::support::stack::{Folder, PLAIN, Stack, name};
 
 const KEY: &str = "attic:lease:FAKE:p";
 
@@ -113,6 +117,64 @@ async fn without_redis_the_lease_is_neither_ours_nor_anothers() {
     first.take().await.unwrap();
 }
 
+/// What is said of another daemon's run.
+const FOREIGN: &str = "a run goes on that this daemon did not begin";
+
+/// Puts a run of `weather` on the Engine, that a daemon of that birth began.
+async fn put_run(stack: &Stack, born: f64, stays: bool) -> String {
+    let slug = Slug::of_daemon(Birth::new(Timestamp(born), [0; 2]), [7; 24], &"p".parse().unwrap(), &name("weather"));
+    let container = "p-weather-run-070707070707".to_owned();
+    stack.engine.put_one_off(&container, "weather", slug.as_str(), "True", stays).await;
+    container
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_begins_while_we_live_and_is_not_ours_is_another_daemons_and_the_younger_one_knows_that_it_is() {
+    for (born, older) in [(1.0, true), (4e9, false)] {
+        for stays in [true, false] {
+            let (stack, log) = (Stack::new(PLAIN), Log::capture());
+            stack.runner.recover().await.unwrap();
+            let container = put_run(&stack, born, stays).await;
+            for _ in 0..3 {
+                stack.runner.look_round().await.unwrap();
+            }
+            let said = log.lines(FOREIGN);
+            assert!(said.len() == 1 && said[0]["older"] == older, "{stays}: {said:?}");
+            assert!(stack.engine.container_names().contains(&container), "it is left alone");
+            // Nobody looks after it any more.
+            sleep(Duration::from_secs(20)).await;
+            stack.runner.look_round().await.unwrap();
+            let taken = ["removing the container of an earlier run", "adopting a run that goes on"];
+            assert_eq!(taken.map(|message| log.lines(message).len()), [usize::from(!stays), usize::from(stays)]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_before_a_run_sees_the_runs_of_another_daemon_too() {
+    let (stack, log) = (Stack::new(PLAIN), Log::capture());
+    stack.runner.recover().await.unwrap();
+    put_run(&stack, 1.0, true).await;
+    stack.run("weather").await.unwrap_err();
+    assert_eq!(log.lines(FOREIGN).len(), 1, "{}", log.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_at_the_start_is_no_sign_of_another_daemon_and_is_left_to_it_by_one_that_yields() {
+    let (stack, log) = (Stack::new(PLAIN), Log::capture());
+    let container = put_run(&stack, 1.0, true).await;
+    stack.runner.recover().await.unwrap();
+    stack.runner.look_round().await.unwrap();
+    assert_eq!(["adopting a run that goes on", FOREIGN].map(|message| log.lines(message).len()), [1, 0]);
+    stack.runner.yield_adopted();
+    stack.stages.intake.cancel();
+    sleep(Duration::from_secs(1)).await;
+    stack.stages.abort.cancel();
+    stack.stages.work.close();
+    stack.stages.work.wait().await;
+    assert_eq!(stack.engine.running_names(), [container]);
+}
+
 const SERVICE: &str = "
   ok: {image: IMAGE, command: [sh, -c, 'sleep 0.3'], profiles: [poll]}
 ";
@@ -149,6 +211,66 @@ async fn of_two_daemons_from_different_folders_with_one_redis_the_second_ends_an
     waits.signal("-TERM");
     assert_eq!(waits.ends().await.code(), Some(0));
     site.close().await;
+}
+
+const BUSY: &str = "
+  ok: {image: IMAGE, command: [sleep, '0.6'], init: true, profiles: [poll]}
+";
+
+/// What two daemons from two folders have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Common {
+    Directory,
+    Redis,
+    Engine,
+}
+
+/// Starts a second daemon on a project whose first one works, and sees that only the first goes on.
+async fn second_ends(common: Common, has_directory: bool) {
+    let Some(redis) = RedisServer::start().await else { return };
+    let settings = "health: {interval: 1s}\nservices: {ok: {every: 1s}}\n";
+    let Some(mut site) = Site::with_redis(redis, BUSY, settings).await else { return };
+    let elsewhere = Folder::new();
+    for file in ["compose.yaml", "settings.yaml"] {
+        std::fs::copy(site.folder.0.join(file), elsewhere.0.join(file)).unwrap();
+    }
+    if common != Common::Redis {
+        site.environment.push(("REDIS_URL", "none".into()));
+    }
+    let own = if common == Common::Directory { site.folder.0.join("state") } else { "state".into() };
+    if has_directory {
+        site.environment.push(("ORCHESTRATOR_STATE__DIR", own.display().to_string()));
+    }
+    let mut first = site.start();
+    first.says_all(&["run succeeded"]).await;
+    let mut command = site.command(&[]);
+    command.current_dir(&elsewhere.0).env("RUNTIME_DIRECTORY", &elsewhere.0);
+    let mut second = Site::start_command(command);
+    let ended = second.rest().await;
+    assert!(ended.contains("another daemon "), "{common:?} {has_directory}: {ended}");
+    assert_eq!(second.ends().await.code(), Some(1), "{common:?} {has_directory}: {ended}");
+    let worked = second.seen.iter().any(|line| line["message"] == "run begins");
+    assert!(!worked || common == Common::Engine, "{common:?} {has_directory}");
+    first.says_all(&["run succeeded"]).await;
+    first.signal("-TERM");
+    assert!(first.ends().await.success());
+    site.is_clean().await;
+    site.close().await;
+}
+
+#[tokio::test]
+async fn of_two_daemons_with_one_state_directory_the_second_ends() {
+    second_ends(Common::Directory, true).await;
+}
+
+#[tokio::test]
+async fn of_two_daemons_with_one_redis_the_second_ends_whether_they_have_state_directories_or_not() {
+    futures::join!(second_ends(Common::Redis, true), second_ends(Common::Redis, false));
+}
+
+#[tokio::test]
+async fn of_two_daemons_with_nothing_but_the_engine_in_common_the_younger_ends() {
+    futures::join!(second_ends(Common::Engine, true), second_ends(Common::Engine, false));
 }
 
 #[tokio::test]

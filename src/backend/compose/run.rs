@@ -113,7 +113,9 @@ fn found(container: ContainerSummary, project: &ProjectName) -> Option<FoundRun<
     let service: ServiceName = labels.get(labels::SERVICE)?.parse().ok()?;
     let id = container.id?;
     let name = name.unwrap_or_else(|| id.clone());
-    let run_id = labels.get(labels::SLUG).and_then(|slug| own_run(slug, project, &service));
+    let slug = labels.get(labels::SLUG).map(String::as_str);
+    let run_id = slug.and_then(|slug| own_run(slug, project, &service));
+    let begun_by = slug.filter(|_| run_id.is_some()).and_then(Slug::birth);
     let renamed = run_id.as_ref().is_some_and(|run_id| name != one_off_name(project, &service, run_id));
     let state = match container.state {
         Some(ContainerSummaryStateEnum::CREATED) => RunState::Created,
@@ -125,7 +127,7 @@ fn found(container: ContainerSummary, project: &ProjectName) -> Option<FoundRun<
         _ => RunState::Ended,
     };
     let own = run_id.map(|run_id| (run_id, OneOffRun::found(id)));
-    Some(FoundRun { own, renamed, container: name, service, state })
+    Some(FoundRun { own, begun_by, renamed, container: name, service, state })
 }
 
 /// The run that a one-off is, where its slug is as we write them.
