@@ -24,11 +24,14 @@ use crate::schedule::Intervals;
 
 mod changes;
 mod commands;
+mod fault;
 mod poll_services;
 mod reactions;
 mod recent;
 mod replies;
+mod result_turns;
 mod resume;
+mod run_reply;
 mod schedule;
 mod steps;
 
@@ -50,7 +53,8 @@ use changes::Changes;
 use commands::CommandHandler;
 use reactions::ReactionHandler;
 use replies::{Delivery, replies};
-use steps::{ResultTurns, Steps};
+use result_turns::ResultTurns;
+use steps::Steps;
 
 /// Time between two warnings of messages that nobody can be answered for.
 const WARN_EVERY: Duration = Duration::from_mins(1);

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use super::fault::Fault;
 use super::recent::{Earlier, Fingerprint, Recent};
 use super::replies::Replies;
-use super::steps::{Fault, Steps};
+use super::steps::Steps;
 use super::{IgnoredMessages, lock};
 use crate::action::Action;
 use crate::backend::Backend;

@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::sleep;
 
+use super::fault::Fault;
 use super::replies::Replies;
-use super::steps::{Fault, Steps, last_lines};
+use super::run_reply::last_lines;
+use super::steps::Steps;
 use crate::action::{Action, Step};
 use crate::backend::Backend;
 use crate::bus::Bus;

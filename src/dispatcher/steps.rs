@@ -1,8 +1,8 @@
 //! Carries out the steps of actions and reactions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -10,7 +10,10 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Options, lock};
+use super::Options;
+use super::fault::Fault;
+use super::result_turns::ResultTurns;
+use super::run_reply::{failure, reply_data};
 use crate::action::permission::NotAllowed;
 use crate::action::{Action, Reaction, Report, Step, Target};
 use crate::backend::Backend;
@@ -19,44 +22,14 @@ use crate::clock::Timestamp;
 use crate::jobs::Jobs;
 use crate::message::{SourceStatus, status_key};
 use crate::names::{RequestId, ServiceName, SourceId};
-use crate::report::{Chain, Outcome, RunReport, Trigger};
+use crate::report::{Chain, RunReport, Trigger};
 use crate::runner::{OperateError, RunError, RunRequest, Runner};
-use crate::text::last_bytes;
 
 /// Life of a status that the daemon writes for a source, as the sources' own.
 const STATUS_TTL: Duration = Duration::from_mins(2);
 
-/// Most of a run's output that a reply holds.
-const TAIL_LINES: usize = 20;
-const TAIL_BYTES: usize = 4 * 1024;
-
 /// Longest list that a reply passes on, in bytes.
 const LONGEST_LIST: usize = 256 * 1024;
-
-/// Why an action stopped.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Fault {
-    /// For the reply and the log.
-    pub(super) error: String,
-    /// For the reply.
-    pub(super) data: Map<String, Value>,
-    /// The command was wrong: nothing was done for it.
-    pub(super) refused: bool,
-}
-
-impl Fault {
-    pub(super) fn new(error: impl Into<String>) -> Self {
-        Self { error: error.into(), data: Map::new(), refused: false }
-    }
-
-    fn refused(error: impl Into<String>) -> Self {
-        Self { refused: true, ..Self::new(error) }
-    }
-
-    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::new(Chain(error).to_string())
-    }
-}
 
 /// What steps are carried out with.
 pub(super) struct Steps<K, B> {
@@ -143,7 +116,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
             let service = self.operated(service, params)?;
             let run_id = self.runner.running(&service);
             let container = run_id.as_ref().map_or_else(|| "another run".to_owned(), |run| format!("run {run}"));
-            return Err(not_begun(&RunError::Busy { service, run_id, container }));
+            return Err(Fault::not_begun(&RunError::Busy { service, run_id, container }));
         };
         Ok((turn, begun.elapsed()))
     }
@@ -273,7 +246,7 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         match self.runner.run(request).await {
             Ok(report) if report.outcome.is_success() => Ok(report),
             Ok(report) => Err(Fault { error: failure(&report), data: reply_data(&report), refused: false }),
-            Err(error) => Err(not_begun(&error)),
+            Err(error) => Err(Fault::not_begun(&error)),
         }
     }
 
@@ -296,31 +269,6 @@ impl<K: Backend, B: Bus> Steps<K, B> {
         let status = SourceStatus { last_error: Some(error), ..SourceStatus::new(source.clone()) };
         let json = serde_json::to_string(&status).unwrap_or_default();
         self.bus.set(&status_key(source), &json, Some(STATUS_TTL)).await.map_err(|error| Fault::of(&error))
-    }
-}
-
-fn not_begun(error: &RunError) -> Fault {
-    // Nothing was done, and who sent the command learns why.
-    let mut fault = Fault { refused: true, ..Fault::of(error) };
-    if let RunError::Busy { run_id: Some(run_id), .. } = error {
-        fault.data.insert("run_id".to_owned(), json!(run_id));
-    }
-    fault
-}
-
-/// Keys in Redis that one action at a time writes and reads.
-#[derive(Debug, Default)]
-pub(super) struct ResultTurns(Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>);
-
-impl ResultTurns {
-    /// Waits for all of the keys, in the order in which everybody takes them.
-    async fn turn(&self, keys: &BTreeSet<String>) -> Vec<OwnedMutexGuard<()>> {
-        let mut turns = Vec::new();
-        for key in keys {
-            let turn = Arc::clone(lock(&self.0).entry(key.clone()).or_default());
-            turns.push(turn.lock_owned().await);
-        }
-        turns
     }
 }
 
@@ -370,48 +318,9 @@ fn command(message: &Map<String, Value>) -> Map<String, Value> {
     command
 }
 
-fn reply_data(report: &RunReport) -> Map<String, Value> {
-    let duration_ms = u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX);
-    let mut data = Map::new();
-    data.insert("run_id".to_owned(), json!(report.run_id));
-    data.insert("exit_code".to_owned(), json!(report.exit_code));
-    data.insert("duration_ms".to_owned(), json!(duration_ms));
-    if let Some(warning) = report.warning {
-        data.insert("warning".to_owned(), json!(warning));
-    }
-    if !report.outcome.is_success() {
-        data.insert("outcome".to_owned(), json!(report.outcome));
-        data.insert("tail".to_owned(), Value::from(last_lines(&report.tail)));
-    }
-    data
-}
-
-fn failure(report: &RunReport) -> String {
-    let service = &report.service;
-    match (&report.error, report.outcome) {
-        (Some(error), _) => format!("run of {service}: {error}"),
-        (None, Outcome::Cancelled) => format!("run of {service} was stopped by the shutdown"),
-        (None, outcome) => format!("run of {service} {}", outcome.as_str()),
-    }
-}
-
-pub(super) fn last_lines(tail: &str) -> String {
-    let skip = tail.lines().count().saturating_sub(TAIL_LINES);
-    let lines: Vec<&str> = tail.lines().skip(skip).collect();
-    last_bytes(&lines.join("\n"), TAIL_BYTES).to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_tail_is_its_last_lines_and_no_more_than_fits() {
-        let lines: Vec<String> = (0..50).map(|n| n.to_string()).collect();
-        assert_eq!(last_lines(&lines.join("\n")), lines[30..].join("\n"));
-        assert_eq!(last_lines(""), "");
-        assert!(last_lines(&"ä".repeat(10_000)).len() <= TAIL_BYTES);
-    }
 
     #[test]
     fn a_command_of_ours_has_a_fresh_request_id() {
