@@ -62,9 +62,10 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     /// When no run was begun: another one goes on, the project has no such service, the daemon is about to end.
     pub async fn run(&self, request: RunRequest) -> Result<RunReport, RunError> {
         let slug = self.slug(&request.service)?;
-        let mut record = None;
-        let ended = self.carry_out(request, slug, &mut record).await;
-        self.settle(record, ended)
+        let turn_by = Instant::now() + request.wait_for_turn;
+        let claim = self.claim(&request.service, &slug.run_id(), turn_by).await?;
+        let record = self.begin(&request, &slug);
+        self.carry_out(AcceptedRun { request, slug, record }, claim, turn_by).await
     }
 
     /// Decides on a run and enters it into the ledger, for [`Runner::run_accepted`].
@@ -84,10 +85,14 @@ impl<K: Backend, B: Bus> Runner<K, B> {
     ///
     /// As [`Runner::run`]; the ledger has that as well.
     pub async fn run_accepted(&self, accepted: AcceptedRun) -> Result<RunReport, RunError> {
-        let AcceptedRun { request, slug, record } = accepted;
-        let mut record = Some(record);
-        let ended = self.carry_out(request, slug, &mut record).await;
-        self.settle(record, ended)
+        let turn_by = Instant::now() + accepted.request.wait_for_turn;
+        match self.claim(&accepted.request.service, &accepted.slug.run_id(), turn_by).await {
+            Ok(claim) => self.carry_out(accepted, claim, turn_by).await,
+            Err(why) => {
+                self.give_up(accepted, &why);
+                Err(why)
+            }
+        }
     }
 
     /// Enters that a run which was accepted is not begun.
@@ -108,60 +113,52 @@ impl<K: Backend, B: Bus> Runner<K, B> {
         self.inner.history.begin(request, run_id, container)
     }
 
-    /// Enters that a run was refused that has a record and no verdict.
-    fn settle(&self, record: Option<Record>, ended: Result<RunReport, RunError>) -> Result<RunReport, RunError> {
-        if let (Some(record), Err(why)) = (record, &ended) {
-            self.inner.history.give_up(record, why);
-        }
-        ended
-    }
-
-    /// Runs a service. `record` is taken with the verdict.
-    async fn carry_out(
-        &self,
-        request: RunRequest,
-        slug: Slug,
-        record: &mut Option<Record>,
-    ) -> Result<RunReport, RunError> {
-        let inner = &self.inner;
-        let service = &request.service;
-        let run_id = slug.run_id();
-        let turn_by = Instant::now() + request.wait_for_turn;
-        let claim = self.claim(service, &run_id, turn_by).await?;
+    /// Runs a service that is claimed for it; the run has its turn at `turn_by` at the latest.
+    async fn carry_out(&self, accepted: AcceptedRun, claim: RunClaim, turn_by: Instant) -> Result<RunReport, RunError> {
+        let AcceptedRun { request, slug, record: _ } = &accepted;
+        let (service, run_id, trigger) = (request.service.clone(), slug.run_id(), request.trigger);
+        self.inner.history.events.emit(&Event::RunBegins { service, run_id, trigger });
         let all = self.options();
-        let options = all.service(service);
-        let record_of_run = record.take().unwrap_or_else(|| self.begin(&request, &slug));
-        *record = Some(record_of_run);
-        let trigger = request.trigger;
-        inner.history.events.emit(&Event::RunBegins { service: service.clone(), run_id: run_id.clone(), trigger });
-        let (begun, bounds, ended) = loop {
-            if inner.stages.intake.is_cancelled() {
-                return Err(RunError::ShuttingDown);
+        let options = all.service(&request.service);
+        let (run, mut report) = match self.attempts(request, slug, options, &claim, turn_by).await {
+            Ok(ended) => ended,
+            Err(why) => {
+                self.give_up(accepted, &why);
+                return Err(why);
             }
-            let begun = Begun::now(service.clone(), run_id.clone(), trigger);
-            let mut bounds = self.bounds(options.limit, &claim);
-            match self.attempt(&request, &slug, options, &mut bounds).await {
-                // A run that somebody else made is in the way: nobody tells us of its end.
-                Err(NoRun::Refused(RunError::Busy { .. })) if Instant::now() < turn_by => {
-                    sleep_until(turn_by.min(Instant::now() + TURN_LOOK)).await;
-                }
-                ended => break (begun, bounds, ended),
-            }
-        };
-        let since = begun.at;
-        let (run, mut report) = match ended {
-            Err(NoRun::Refused(error)) => return Err(error),
-            Err(NoRun::NotStarted(why)) => (None, begun.not_started(why, &bounds)),
-            Ok((run, finished)) => (Some(run), begun.finished(&finished, &bounds)),
         };
         // A run with variables of its own does something else than the source's work, such as a scan.
         if request.environment.is_empty() {
-            self.check_source(options, since, &mut report).await;
+            self.check_source(options, report.started_at, &mut report).await;
         }
-        if let Some(record) = record.take() {
-            self.conclude(run, &mut report, record, Some(claim)).await;
-        }
+        self.conclude(run, &mut report, accepted.record, Some(claim)).await;
         Ok(report)
+    }
+
+    /// Tries to run a service until no run that somebody else made is in the way: nobody tells us of its end.
+    async fn attempts(
+        &self,
+        request: &RunRequest,
+        slug: &Slug,
+        options: &ServiceOptions,
+        claim: &RunClaim,
+        turn_by: Instant,
+    ) -> Result<(Option<K::Run>, RunReport), RunError> {
+        loop {
+            if self.inner.stages.intake.is_cancelled() {
+                return Err(RunError::ShuttingDown);
+            }
+            let begun = Begun::now(request.service.clone(), slug.run_id(), request.trigger);
+            let mut bounds = self.bounds(options.limit, claim);
+            match self.attempt(request, slug, options, &mut bounds).await {
+                Err(NoRun::Refused(RunError::Busy { .. })) if Instant::now() < turn_by => {
+                    sleep_until(turn_by.min(Instant::now() + TURN_LOOK)).await;
+                }
+                Err(NoRun::Refused(error)) => return Err(error),
+                Err(NoRun::NotStarted(why)) => return Ok((None, begun.not_started(why, &bounds))),
+                Ok((run, finished)) => return Ok((Some(run), begun.finished(&finished, &bounds))),
+            }
+        }
     }
 
     /// What holds for a run that begins now.
