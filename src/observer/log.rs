@@ -106,6 +106,7 @@ impl Log {
             Event::ServiceOperated { .. } => Some(&self.operations),
             Event::ReactionBegins { .. } | Event::ReactionEnded { error: None, .. } => Some(&self.reactions),
             Event::ScheduleChanged { .. }
+            | Event::PauseChanged { .. }
             | Event::ScheduleRefused { .. }
             | Event::ConfigWritten { .. }
             | Event::ConfigNotWritten { .. }
@@ -137,7 +138,6 @@ impl Log {
             | Event::SlotQueued { .. }
             | Event::SlotSkipped { .. }
             | Event::SlotsMissed { .. }
-            | Event::PauseChanged { .. }
             | Event::ProjectChanged { .. }
             | Event::ProjectBroken { .. }
             | Event::ProjectFilesChanged { .. }
@@ -165,8 +165,12 @@ impl Observer for Log {
             Event::ScheduleRefused { error } => {
                 warn!(target: DISPATCHER, error, suppressed, "schedule not followed");
             }
-            Event::PauseChanged { service, paused: true } => info!(target: SCHEDULER, %service, "schedule paused"),
-            Event::PauseChanged { service, paused: false } => info!(target: SCHEDULER, %service, "schedule resumed"),
+            Event::PauseChanged { service, paused: true } => {
+                info!(target: SCHEDULER, %service, suppressed, "schedule paused");
+            }
+            Event::PauseChanged { service, paused: false } => {
+                info!(target: SCHEDULER, %service, suppressed, "schedule resumed");
+            }
             Event::SlotDue { service, slot } => {
                 debug!(target: SCHEDULER, %service, slot = slot.to_rfc3339(), "slot due");
             }
