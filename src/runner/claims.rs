@@ -2,7 +2,7 @@
 //!
 //! Runs and operations do not exclude each other: a run is a container of its own, beside those of the service.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
@@ -42,6 +42,8 @@ pub(super) struct Claims {
     services: Mutex<BTreeMap<ServiceName, Arc<Service>>>,
     /// The runs that ended in this life of the daemon, the last of them, and when.
     ended: Arc<Mutex<VecDeque<(RunId, Instant)>>>,
+    /// The runs of earlier lives that are being told of and removed.
+    leftovers: Arc<Mutex<BTreeSet<RunId>>>,
     /// Cancels every start: the daemon's second stage of shutdown.
     abort: CancellationToken,
 }
@@ -72,6 +74,19 @@ impl Drop for RunClaim {
     }
 }
 
+/// The right to tell of a run that an earlier life left, and to remove it, until dropped.
+#[derive(Debug)]
+pub(super) struct LeftoverClaim {
+    run_id: RunId,
+    leftovers: Arc<Mutex<BTreeSet<RunId>>>,
+}
+
+impl Drop for LeftoverClaim {
+    fn drop(&mut self) {
+        lock(&self.leftovers).remove(&self.run_id);
+    }
+}
+
 /// What is known of a run that the Engine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
@@ -95,7 +110,7 @@ pub(super) enum InTheWay {
 impl Claims {
     /// No claims. `abort` cancels every start.
     pub(super) fn new(abort: CancellationToken) -> Self {
-        Self { services: Mutex::default(), ended: Arc::default(), abort }
+        Self { services: Mutex::default(), ended: Arc::default(), leftovers: Arc::default(), abort }
     }
 
     fn service(&self, service: &ServiceName) -> Arc<Service> {
@@ -156,6 +171,12 @@ impl Claims {
             Some(_) => Known::Ended,
             None => Known::No,
         }
+    }
+
+    /// Claims a run that an earlier life left; none while somebody is at it.
+    pub(super) fn leftover(&self, run_id: &RunId) -> Option<LeftoverClaim> {
+        let claimed = lock(&self.leftovers).insert(run_id.clone());
+        claimed.then(|| LeftoverClaim { run_id: run_id.clone(), leftovers: Arc::clone(&self.leftovers) })
     }
 
     /// Ends the service's run before its time; names it.

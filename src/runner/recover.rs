@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::Runner;
-use super::claims::{Known, RunClaim};
+use super::claims::{Known, LeftoverClaim, RunClaim};
 use super::history::EarlierRun;
 use super::verdict::Begun;
 use crate::backend::{Backend, Bounds, Due, Failure, FoundRun, Naming, RunState};
@@ -31,6 +31,7 @@ struct Found<R> {
     run: R,
     /// What is known of it.
     earlier: EarlierRun,
+    _leftover: LeftoverClaim,
 }
 
 impl<K: Backend, B: Bus> Runner<K, B> {
@@ -80,6 +81,8 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             if !self.knows(&service) {
                 continue;
             }
+            // A removal may take longer than the time between two looks.
+            let Some(leftover) = inner.claims.leftover(&run_id) else { continue };
             let told = match inner.claims.known(&service, &run_id, asked) {
                 Known::Active => continue,
                 Known::Ended => true,
@@ -104,10 +107,13 @@ impl<K: Backend, B: Bus> Runner<K, B> {
             let end = if told {
                 // Without a word: asking the ledger what is known of it would enter it a second time.
                 let backend = Arc::clone(&inner.backend);
-                inner.stages.work.spawn(async move { backend.remove(run).await })
+                inner.stages.work.spawn(async move {
+                    backend.remove(run).await;
+                    drop(leftover);
+                })
             } else {
                 let earlier = inner.history.earlier(&service, &run_id, &container);
-                let found = Found { service, run_id, run, earlier };
+                let found = Found { service, run_id, run, earlier, _leftover: leftover };
                 inner.stages.work.spawn(self.clone().end_found(found, state, claim))
             };
             if state != RunState::Alive {
@@ -130,7 +136,7 @@ impl<K: Backend, B: Bus> Runner<K, B> {
 
     /// Follows a found run to its end, which is at once where it has no claim, and removes it.
     async fn end_found(self, found: Found<K::Run>, state: RunState, claim: Option<RunClaim>) {
-        let Found { service, run_id, mut run, earlier } = found;
+        let Found { service, run_id, mut run, earlier, _leftover } = found;
         let limit = self.options().service(&service).limit;
         let cancel = claim.as_ref().map(RunClaim::cancel).unwrap_or_default();
         if claim.is_none() && state == RunState::Alive {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::claims::{InTheWay, RunClaim};
 use super::history;
@@ -277,6 +277,13 @@ impl<K: Backend, B: Bus> Runner<K, B> {
                     return Err(NoRun::Refused(RunError::Busy { service, run_id, container }));
                 }
                 (RunState::Created | RunState::Ended, Some((run_id, mut run))) => {
+                    let Some(_leftover) = self.inner.claims.leftover(&run_id) else {
+                        // It is gone once whoever is at it is done.
+                        while self.inner.claims.leftover(&run_id).is_none() {
+                            sleep(TURN_LOOK).await;
+                        }
+                        continue;
+                    };
                     let found_container = container.clone();
                     let leftover = Leftover::Earlier { container: Some(container) };
                     let (name, id) = (service.clone(), run_id.clone());

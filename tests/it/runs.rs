@@ -8,11 +8,12 @@ use sense_orchestrator::compose::Options;
 use sense_orchestrator::projects::Projects;
 use sense_orchestrator::report::Outcome;
 use sense_orchestrator::runner::{RunError, ServiceOptions};
-use sense_orchestrator::spec::Dialect;
+use sense_orchestrator::spec::{Dialect, Slug};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::support::engine::{Fault, Script};
+use crate::support::log::Log;
 use crate::support::stack::{Folder, PLAIN, Stack, name};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -344,6 +345,30 @@ async fn a_dead_container_that_cannot_be_removed_holds_up_its_own_service_alone(
     let weather = stack.verdict_of_run("weather", &[]).await.unwrap_err();
     assert!(matches!(weather, RunError::Removing(_)), "{weather}");
     assert_eq!(begun.elapsed().as_secs(), 60, "it waits for the removal, for as long as it may run");
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_an_earlier_life_left_are_each_told_once_however_long_their_removal_takes() {
+    let stack = Stack::new(PLAIN);
+    for byte in 1..=3 {
+        let slug = Slug::new([byte; 24], &"p".parse().unwrap(), &name("weather"));
+        let container = format!("p-weather-run-{}", slug.run_id());
+        stack.engine.put_one_off(&container, "weather", slug.as_str(), "True", false).await;
+    }
+    sleep(SECOND).await;
+    for _ in 0..40 {
+        stack.engine.fail("remove container", Fault::Refused);
+    }
+    let log = Log::capture();
+    stack.runner.recover().await.unwrap();
+    for _ in 0..10 {
+        stack.runner.look_round().await.unwrap();
+        sleep(5 * SECOND).await;
+    }
+    assert!(stack.run("weather").await.unwrap().outcome.is_success());
+    assert!(stack.engine.container_names().is_empty());
+    assert_eq!(log.lines("removing the container of an earlier run").len(), 3, "{}", log.text());
+    assert_eq!(log.lines("run succeeded").len(), 3 + 1, "{}", log.text());
 }
 
 #[tokio::test(start_paused = true)]
