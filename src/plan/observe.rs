@@ -287,6 +287,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_volume_is_known_by_its_labels() {
+        let labels = [(labels::PROJECT, "p"), (labels::CONFIG_HASH, "h"), ("other", "x")];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let seen = VolumeSeen::from(&Volume { labels, ..Volume::default() });
+        assert_eq!(seen, VolumeSeen { project: Some("p".to_owned()), config_hash: Some("h".to_owned()) });
+    }
+
+    #[test]
     fn a_container_that_others_link_to_is_known_by_its_own_name() {
         let names = ["/p-api-1/database", "/p-db-1"].map(str::to_owned);
         let summary = ContainerSummary {

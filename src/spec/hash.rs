@@ -153,6 +153,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn label_files_are_in_no_hash_of_compose_before_2_34() {
+        let with_file = Service { label_file: words("labels"), ..busybox() };
+        let hash = |service: &Service, dialect| super::service(service, dialect).unwrap();
+        for dialect in [V2_26, Dialect::new(2, 33, 1)] {
+            assert_eq!(hash(&with_file, dialect), hash(&busybox(), dialect), "{dialect}");
+        }
+        for dialect in [Dialect::new(2, 34, 0), V2_40, V5] {
+            assert_ne!(hash(&with_file, dialect), hash(&busybox(), dialect), "{dialect}");
+        }
+    }
+
     fn check(service: &Service, dialect: Dialect, json: &str, hash: &str) {
         assert_eq!(service_json(service, dialect).unwrap(), json);
         assert_eq!(super::service(service, dialect).unwrap(), hash);

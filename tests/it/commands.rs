@@ -450,6 +450,16 @@ async fn a_reply_whose_publishing_was_cut_off_comes_once_or_again_when_nobody_ha
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_whole_daemon_denies_its_own_service() {
+    let stack = Stack::new();
+    let daemon = stack.start_daemon("web-gateway");
+    sleep(SECOND).await;
+    let denied = stack.call("restart_service", json!({"service": "web-gateway"})).await;
+    assert_eq!(error(&denied), "service web-gateway is not allowed: it is the orchestrator's own");
+    daemon.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_thousand_commands_a_second_that_nobody_listens_to_are_kept_and_do_not_pile_up() {
     const COMMANDS: u32 = 20_000;
     let (log, stack) = (Log::capture(), Stack::dispatching().await);

@@ -195,6 +195,51 @@ async fn a_start_that_recreates_a_service_holds_up_only_the_runs_that_need_it_an
     assert_eq!(stack.engine.running_names(), ["p-db-1"]);
 }
 
+/// `db` of [`BUSY`] up, which takes 10 s to stop.
+async fn with_db() -> Stack {
+    let stack = Stack::new(&BUSY.replace("40s", "10s"));
+    stack.engine.script("db", Script { ignores_stop: true, ..Script::stays() });
+    stack.runner.start(&name("db")).await.unwrap();
+    stack
+}
+
+#[tokio::test(start_paused = true)]
+async fn operations_on_a_service_are_carried_out_in_their_order() {
+    let (stack, db) = (with_db().await, name("db"));
+    let after = async || sleep(SECOND).await;
+    let start = async {
+        after().await;
+        stack.runner.start(&db).await
+    };
+    let (stopped, started) = tokio::join!(stack.runner.stop(&db), start);
+    stopped.and(started).unwrap();
+    assert_eq!(stack.engine.running_names(), ["p-db-1"], "the start came last");
+
+    stack.runner.stop(&db).await.unwrap();
+    stack.engine.fail("start container", Fault::Slow(5 * SECOND));
+    let stop = async {
+        after().await;
+        stack.runner.stop(&db).await
+    };
+    let (started, stopped) = tokio::join!(stack.runner.start(&db), stop);
+    started.and(stopped).unwrap();
+    assert_eq!(stack.engine.running_names(), [""; 0], "the stop came last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_waits_for_its_turn_beside_a_stop_of_its_dependency_and_starts_it_again() {
+    let (stack, db) = (with_db().await, name("db"));
+    let run = async {
+        sleep(SECOND).await;
+        stack.run("dep").await
+    };
+    let (stopped, report) = tokio::join!(stack.runner.stop(&db), run);
+    stopped.unwrap();
+    let report = report.unwrap();
+    assert!(report.outcome.is_success() && report.duration >= 9 * SECOND, "{report:?}");
+    assert_eq!(stack.engine.running_names(), ["p-db-1"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_start_is_finished_also_when_nobody_waits_for_it_any_more() {
     let stack = busy("25s").await;
@@ -310,9 +355,11 @@ async fn a_pull_does_not_count_against_the_limit_and_the_image_that_it_brings_is
     let stack = Stack::new("{name: p, services: {a: {image: 'there:1'}}}");
     stack.engine.offer_slow_image("there:1", 600 * SECOND);
     stack.engine.script("a", Script::exits(0, 50 * SECOND));
-    let engine = Arc::clone(&stack.engine);
+    let (engine, runner) = (Arc::clone(&stack.engine), stack.runner.clone());
     let look = async move {
-        sleep(610 * SECOND).await;
+        sleep(300 * SECOND).await;
+        assert_eq!(runner.overrun(), [], "it is no run that does not end");
+        sleep(310 * SECOND).await;
         let running = engine.running_names();
         engine.body(&running[0]).body.labels.unwrap()["com.docker.compose.image"].clone()
     };
@@ -320,6 +367,16 @@ async fn a_pull_does_not_count_against_the_limit_and_the_image_that_it_brings_is
     assert_eq!(report.unwrap().outcome, Outcome::Succeeded);
     let expected = stack.engine.image("there:1").await.unwrap().unwrap().id.unwrap();
     assert_eq!(image, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_uses_the_image_that_its_pull_brings() {
+    let stack = Stack::new("{name: p, services: {a: {image: 'there:1'}}}");
+    stack.engine.offer_image("there:1");
+    stack.engine.script("a", Script::stays());
+    stack.runner.start(&name("a")).await.unwrap();
+    let image = stack.engine.body("p-a-1").body.labels.unwrap()["com.docker.compose.image"].clone();
+    assert_eq!(Some(image), stack.engine.image("there:1").await.unwrap().unwrap().id);
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,6 +31,14 @@ async fn a_create_that_never_arrived_is_not_waited_for_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_container_counts_as_removed_once_the_engine_has_none_any_more() {
+    let stack = Stack::new(PLAIN);
+    stack.engine.answer_removals_early(2);
+    assert!(stack.run("weather").await.unwrap().outcome.is_success());
+    assert_eq!(stack.engine.container_names(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_limit_holds_for_calls_that_the_engine_does_not_answer() {
     for call in ["list containers", "create container", "start container"] {
         let stack = Stack::new(PLAIN);

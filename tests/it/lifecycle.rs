@@ -184,25 +184,23 @@ async fn events_with_different_effects_are_each_followed_and_equal_ones_once() {
 
 #[tokio::test(start_paused = true)]
 async fn no_reaction_begins_in_shutdown() {
-    let stack = reacting("[ { stop: source-camera } ]");
+    let stack = reacting("[ { stop: source-camera }, { status: network_camera, error: '{payload.disk}' } ]");
     stack.script("source-camera", Script { ignores_stop: true, ..Script::stays() });
     stack.runner.start(&"source-camera".parse().unwrap()).await.unwrap();
     stack.runner.start(&"source-weather".parse().unwrap()).await.unwrap();
     stack.engine.transcript();
-    stack.bus.send("disk:full", "{}");
+    stack.bus.send("disk:full", r#"{"disk": "first"}"#);
     sleep(Duration::from_secs(1)).await;
     let hold = stack.work.token();
-    stack.bus.send("disk:full", "{}");
+    stack.bus.send("disk:full", r#"{"disk": "held"}"#);
     sleep(Duration::from_secs(1)).await;
     stack.intake.cancel();
     stack.work.close();
     sleep(Duration::from_secs(30)).await;
-    stack.bus.send("disk:full", "{}");
+    stack.bus.send("disk:full", r#"{"disk": "late"}"#);
     sleep(Duration::from_secs(30)).await;
     drop(hold);
-    assert_eq!(
-        stops(&stack.engine.transcript()),
-        1,
-        "the one that was held was not begun, nor the one that came later"
-    );
+    assert_eq!(stops(&stack.engine.transcript()), 1);
+    let status = stack.bus.json("status:network_camera").unwrap();
+    assert_eq!(status["last_error"], "first", "neither the one that was held was begun nor the one that came later");
 }

@@ -140,6 +140,20 @@ async fn a_server_that_is_none_is_said_so_and_left_alone_for_a_while() {
 }
 
 #[tokio::test]
+async fn a_subscriber_that_is_not_answered_is_noticed_by_the_heartbeat_and_replaced() {
+    // The second connection is the one for messages.
+    let server = ScriptedRedis::mute_on(2);
+    let running = RunningBus::on(&server.address());
+    up(&running).await;
+    running.bus.heartbeat().await.unwrap();
+    within(5, running.bus.connection().wait_for(|connection| !connection.is_up())).await.unwrap();
+    up(&running).await;
+    running.bus.heartbeat().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(*running.bus.connection().borrow(), Connection::Up { generation: 2 });
+}
+
+#[tokio::test]
 async fn a_value_of_10_mb_is_not_fetched_and_the_connection_goes_on() {
     let Some(server) = RedisServer::start().await else { return };
     let running = server.bus();

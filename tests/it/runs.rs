@@ -383,6 +383,18 @@ async fn an_adopted_run_has_its_limit_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_adopted_run_is_stopped_with_its_own_grace_period() {
+    let stack = Stack::new("{name: p, services: {a: {image: 'busybox:test', stop_grace_period: 25s}}}");
+    stack.engine.script("a", Script { ignores_stop: true, ..Script::stays() });
+    assert!(tokio::time::timeout(30 * SECOND, stack.run("a")).await.is_err());
+    let stack = stack.reborn();
+    let begun = Instant::now();
+    stack.runner.recover().await.unwrap();
+    stack.settled().await;
+    assert_eq!(begun.elapsed().as_secs(), 60 + 25);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_run_of_somebody_else_is_in_the_way_and_is_left_alone() {
     let stack = Stack::new(PLAIN);
     // What `docker compose run` would have made.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sense_orchestrator::clock::Timestamp;
+use sense_orchestrator::ledger::Query;
+use sense_orchestrator::record::{Reason, State};
 use sense_orchestrator::report::Outcome;
 use sense_orchestrator::runner::RunError;
 use serde_json::json;
@@ -81,6 +83,30 @@ async fn an_engine_that_was_killed_under_a_run_is_named_and_no_exit_code_made_up
     let report = report.unwrap();
     assert_eq!((report.outcome, report.exit_code), (Outcome::Failed, None));
     assert!(report.error.as_ref().is_some_and(|error| error.contains("engine was lost")), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ended_for_want_of_memory_is_told_as_such() {
+    let stack = Stack::new(PLAIN);
+    stack.engine.script("weather", Script { out_of_memory: true, ..Script::exits(137, SECOND) });
+    let report = stack.run("weather").await.unwrap();
+    assert_eq!(report.error.as_deref(), Some("exited 137, out of memory"), "{report:?}");
+    assert!(report.out_of_memory);
+    let record = stack.ledger.last_run(&name("weather")).unwrap();
+    assert_eq!((record.reason, record.out_of_memory), (Some(Reason::OutOfMemory), Some(true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_record_of_a_run_says_what_its_container_came_to_and_when() {
+    let stack = Stack::new(PLAIN);
+    stack.engine.script("weather", Script { output: "wrong".into(), ..Script::exits(143, 20 * SECOND) });
+    stack.run("weather").await.unwrap();
+    let record = stack.ledger.page(Query { limit: 1, ..Query::default() }).await.records.remove(0);
+    assert_eq!((record.state, record.reason, record.out_of_memory), (State::Failed, None, Some(false)));
+    assert_eq!((record.exit_code, record.signal, record.duration_ms), (Some(143), Some(15), Some(20_000)));
+    assert_eq!((record.error.as_deref(), record.tail.as_deref()), (Some("exited 143"), Some("wrong")));
+    let (started, finished) = record.started_at.zip(record.finished_at).unwrap();
+    assert!((finished.seconds_since(started) - 20.0).abs() < 0.01, "{started:?} {finished:?}");
 }
 
 #[tokio::test(start_paused = true)]

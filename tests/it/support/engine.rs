@@ -39,6 +39,8 @@ pub(crate) struct Script {
     pub(crate) exec_code: i64,
     /// Commands that are executed in them never end.
     pub(crate) exec_hangs: bool,
+    /// The kernel ends them for want of memory.
+    pub(crate) out_of_memory: bool,
 }
 
 impl Default for Script {
@@ -51,6 +53,7 @@ impl Default for Script {
             health: None,
             exec_code: 0,
             exec_hangs: false,
+            out_of_memory: false,
         }
     }
 }
@@ -183,6 +186,8 @@ struct State {
     late: Vec<(Instant, FakeContainer)>,
     scripts: BTreeMap<String, Script>,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
+    /// How many removals are answered before they are carried out.
+    early_removals: usize,
     down: bool,
     /// The Engine was killed: its containers are dead when it comes back.
     crashed: bool,
@@ -439,6 +444,11 @@ impl FakeEngine {
     /// Makes the next such call go wrong; several wait in line.
     pub(crate) fn fail(&self, call: &'static str, fault: Fault) {
         self.state.lock().unwrap().faults.entry(call).or_default().push_back(fault);
+    }
+
+    /// Answers so many removals of a container as done before they are carried out, which the next one is.
+    pub(crate) fn answer_removals_early(&self, count: usize) {
+        self.state.lock().unwrap().early_removals = count;
     }
 
     /// Stops the Engine, and with it all containers, as without live-restore.
@@ -993,6 +1003,10 @@ impl Engine for FakeEngine {
                 return Err(EngineError::Conflict { call, message });
             }
             let (name, line) = (found.name.clone(), format!("remove {}", found.shown()));
+            if let Some(left) = state.early_removals.checked_sub(1) {
+                state.early_removals = left;
+                return Ok(());
+            }
             let gone = state.containers.remove(&name);
             if options.volumes {
                 let anonymous = gone.into_iter().flat_map(|gone| gone.anonymous.into_values());
@@ -1150,6 +1164,7 @@ fn inspection(container: &FakeContainer) -> ContainerInspectResponse {
         health: container.health().map(|status| Health { status: Some(status), ..Health::default() }),
         started_at: Some(started),
         finished_at: Some(finished),
+        oom_killed: Some(matches!(container.life, Life::Exited { .. }) && container.script.out_of_memory),
         ..ContainerState::default()
     };
     ContainerInspectResponse {
@@ -1157,7 +1172,11 @@ fn inspection(container: &FakeContainer) -> ContainerInspectResponse {
         name: Some(format!("/{}", container.name)),
         state: Some(state),
         mounts: Some(mounts(container)),
-        config: Some(ContainerConfig { labels: Some(container.labels()), ..ContainerConfig::default() }),
+        config: Some(ContainerConfig {
+            labels: Some(container.labels()),
+            stop_timeout: container.body.body.stop_timeout,
+            ..ContainerConfig::default()
+        }),
         network_settings: Some(NetworkSettings {
             networks: Some(container.endpoints.clone().into_iter().collect()),
             ..NetworkSettings::default()

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sense_orchestrator::action::permission::Permissions;
+use sense_orchestrator::app::Daemon;
 use sense_orchestrator::backend::compose::{ComposeBackend, ComposeOptions};
 use sense_orchestrator::bus::{Bus, Event};
 use sense_orchestrator::compose;
@@ -80,6 +81,24 @@ impl Stack {
         stack.start_dispatcher();
         sleep(Duration::from_millis(1)).await;
         stack
+    }
+
+    /// Starts the whole daemon, as production puts it together, in a container of that service.
+    pub(crate) fn start_daemon(&self, own_service: &str) -> tokio::task::JoinHandle<()> {
+        let options = compose::Options { working_dir: self.folder.clone(), ..Default::default() };
+        let daemon = Daemon {
+            settings: self.settings.clone(),
+            engine: Arc::clone(&self.engine),
+            bus: Arc::clone(&self.bus),
+            projects: Arc::new(Projects::open(options).unwrap()),
+            compose: ComposeOptions::default(),
+            own_service: Some(own_service.parse().unwrap()),
+            bounds: bounds(),
+            ledger: ledger(),
+            redis_by: Instant::now() + Duration::from_secs(3),
+        };
+        let running = daemon.start().unwrap();
+        tokio::spawn(async move { running.run(futures::stream::pending(), &CancellationToken::new()).await.unwrap() })
     }
 
     /// Sends a command as the web gateway does: first the command, then the subscription.

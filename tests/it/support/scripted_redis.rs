@@ -24,6 +24,18 @@ pub(crate) struct ScriptedRedis {
 
 impl ScriptedRedis {
     pub(crate) fn start(script: impl Fn(&[String]) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        Self::start_with(script, None)
+    }
+
+    /// A server without keys that is silent on one connection, by its number from 1, once it answered the login there.
+    pub(crate) fn mute_on(connection: usize) -> Self {
+        Self::start_with(|_| None, Some(connection))
+    }
+
+    fn start_with(
+        script: impl Fn(&[String]) -> Option<Vec<u8>> + Send + Sync + 'static,
+        mute_on: Option<usize>,
+    ) -> Self {
         let script: Arc<Script> = Arc::new(Box::new(script));
         let id = COUNT.fetch_add(1, Ordering::Relaxed);
         let socket = std::env::temp_dir().join(format!("sense-scripted-{}-{id}.sock", std::process::id()));
@@ -32,8 +44,11 @@ impl ScriptedRedis {
         let (requests, written) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<Mutex<u64>>::default());
         let (seen, sent) = (Arc::clone(&requests), Arc::clone(&written));
         let accepting = tokio::spawn(async move {
+            let mut count = 0;
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&script), Arc::clone(&seen), Arc::clone(&sent)));
+                count += 1;
+                let is_mute = mute_on == Some(count);
+                tokio::spawn(serve(stream, Arc::clone(&script), Arc::clone(&seen), Arc::clone(&sent), is_mute));
             }
         });
         Self { socket, accepting, requests, written }
@@ -67,11 +82,17 @@ async fn serve(
     script: Arc<Script>,
     seen: Arc<Mutex<Vec<Vec<String>>>>,
     sent: Arc<Mutex<u64>>,
+    is_mute: bool,
 ) -> Option<()> {
     let mut stream = BufStream::new(stream);
+    let mut is_silent = false;
     loop {
         let words = request(&mut stream).await?;
         seen.lock().unwrap().push(words.clone());
+        if is_silent {
+            continue;
+        }
+        is_silent = is_mute;
         if let Some(answer) = script(&words) {
             for piece in answer.chunks(64 * 1024) {
                 stream.write_all(piece).await.ok()?;
