@@ -23,6 +23,25 @@ async fn a_container_that_is_there_only_after_its_create_was_given_up_is_removed
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_is_carried_out_late_is_late_for_its_own_container_only() {
+    let stack = Stack::new(PLAIN);
+    for service in ["weather", "system"] {
+        stack.engine.script(service, Script::exits(3, SECOND));
+    }
+    let mut starts = 0;
+    stack.engine.ask(Duration::MAX, move |call| {
+        starts += u32::from(call == "start container");
+        (call == "start container" && starts == 2).then_some(Fault::Late(5 * SECOND))
+    });
+    let (first, second) = tokio::join!(stack.run("weather"), stack.run("system"));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!([first.exit_code, second.exit_code], [Some(3); 2]);
+    let mut ran = [first.duration.as_secs(), second.duration.as_secs()];
+    ran.sort_unstable();
+    assert_eq!(ran, [1, 6]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_create_that_never_arrived_is_not_waited_for_for_long() {
     let stack = Stack::new(PLAIN);
     stack.engine.fail("create container", Fault::Lost);

@@ -562,9 +562,15 @@ impl FakeEngine {
                 Err(lost(call))
             }
             Some(Fault::Late(after)) if call == "start container" => {
+                let before: BTreeMap<String, Life> = {
+                    let mut state = self.state.lock().unwrap();
+                    state.settle();
+                    state.containers.iter().map(|(name, container)| (name.clone(), container.life)).collect()
+                };
                 self.carry_out_then(act, |state| {
-                    for container in state.containers.values_mut() {
-                        if matches!(container.life, Life::Running { since, .. } if since == now()) {
+                    for (name, container) in &mut state.containers {
+                        let ran = matches!(before.get(name), Some(Life::Running { .. }));
+                        if !ran && matches!(container.life, Life::Running { since, .. } if since == now()) {
                             container.life = Life::Starting(now() + after);
                         }
                     }
