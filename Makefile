@@ -42,7 +42,7 @@ test-memory: ## the image within the 32 MiB that it ships with, on inputs that w
 	@scripts/test-memory
 
 simulate: ## the daemon simulated: SEEDS=0..2000 many, SEEDS=17 one with its trace
-	@SEEDS=$(or $(SEEDS),0..2000) cargo test --locked --test twin whatever -- --nocapture
+	@SEEDS=$(or $(SEEDS),0..2000) cargo test --locked --profile twin --test twin whatever -- --nocapture
 
 lint: ## format, clippy and docs, warnings are errors
 	cargo fmt --check

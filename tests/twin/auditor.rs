@@ -38,6 +38,8 @@ struct Container {
     started: Option<Duration>,
     ended: Option<(Duration, i64, By)>,
     removed: Option<(Duration, By)>,
+    /// An operator gave it another name.
+    renamed: bool,
 }
 
 /// What the rules are held against.
@@ -102,10 +104,12 @@ impl Audit<'_> {
                 started: None,
                 ended: None,
                 removed: None,
+                renamed: false,
             });
             let runs = container.started.is_some() && container.ended.is_none();
             match fact.what {
-                What::Created | What::Renamed => {}
+                What::Created => {}
+                What::Renamed => container.renamed |= fact.by == By::Others,
                 What::Started => (container.started, container.ended) = (Some(at), None),
                 What::Ended(code) => container.ended = Some((at, code, fact.by)),
                 What::Removed => container.removed = Some((at, fact.by)),
@@ -190,6 +194,10 @@ impl Audit<'_> {
                 (Some(_), None) => None,
             };
             let Some((from, to)) = dead else { continue };
+            // Labels can come with an image: without its name and its record nothing shows that it is ours.
+            if run.renamed && self.forgotten(run.created) {
+                continue;
+            }
             let stayed = self.accountable(from, to);
             if stayed > DEAD {
                 self.breaks(to, format!("{} did not run and stayed for {stayed:?}", run.name));
@@ -237,7 +245,8 @@ impl Audit<'_> {
             let told = record.exit_code.is_some() || matches!(record.state, State::TimedOut | State::Cancelled);
             let troubled =
                 self.history.engine_trouble.iter().any(|(from, to)| *from <= ended + DEAD && *to >= run.created);
-            if by == By::Itself && code != 255 && !told && !removed_by_others && !troubled && !self.forgotten(ended) {
+            let forgotten = self.forgotten(ended) || run.removed.is_some_and(|(at, _)| self.forgotten(at));
+            if by == By::Itself && code != 255 && !told && !removed_by_others && !troubled && !forgotten {
                 let (state, reason) = (record.state, record.reason);
                 self.breaks(ended, format!("{} exited {code}, its record says {state} {reason:?}", run.name));
             }

@@ -20,11 +20,12 @@ mod scenario;
 mod simulation;
 mod support;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The seeds of a normal test run.
+/// The seeds of a run that names none, such as one without optimization.
 const SHORT: std::ops::Range<u64> = 0..60;
 
 /// The seeds of `SEEDS`: `17`, or `0..2000`.
@@ -37,33 +38,54 @@ fn seeds() -> Option<std::ops::Range<u64>> {
     }
 }
 
-/// Simulates a seed, and tells what it broke.
-fn judge(seed: u64) -> (simulation::History, Vec<String>) {
+/// What became of a seed.
+struct Judged {
+    seed: u64,
+    broken: Vec<String>,
+    /// How long its services were simulated, together.
+    simulated: Duration,
+    trace: Option<String>,
+}
+
+fn judge(seed: u64, traced: bool) -> Judged {
     let history = simulation::run(seed);
     let broken = auditor::audit(&history);
-    (history, broken)
+    let jobs = u32::try_from(history.scenario.jobs.len()).unwrap();
+    Judged { seed, broken, simulated: history.end * jobs, trace: traced.then(|| history.trace()) }
+}
+
+/// Judges all seeds, on each core another.
+fn judge_all(seeds: std::ops::Range<u64>) -> Vec<Judged> {
+    let (next, traced) = (AtomicU64::new(seeds.start), seeds.end - seeds.start == 1);
+    let one_by_one = || {
+        let taken = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+        taken.take_while(|seed| *seed < seeds.end).map(|seed| judge(seed, traced)).collect::<Vec<_>>()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut judged: Vec<Judged> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(one_by_one)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    judged.sort_by_key(|judged| judged.seed);
+    judged
 }
 
 #[test]
 fn whatever_a_seed_does_no_rule_is_broken() {
     simulation::watch_for_panics();
-    let (wanted, begun) = (seeds(), Instant::now());
-    let (mut count, mut failed, mut simulated) = (0_u32, Vec::new(), Duration::ZERO);
-    for seed in wanted.clone().unwrap_or(SHORT) {
-        let (history, broken) = judge(seed);
-        let jobs = u32::try_from(history.scenario.jobs.len()).unwrap();
-        (count, simulated) = (count + 1, simulated + history.end * jobs);
-        if wanted.as_ref().is_some_and(|wanted| wanted.end - wanted.start == 1) {
-            println!("{}", history.trace());
-        }
-        if !broken.is_empty() {
-            println!("seed {seed}: {}", broken.join("; "));
-            failed.push(seed);
-        }
+    let begun = Instant::now();
+    let judged = judge_all(seeds().unwrap_or(SHORT));
+    let failed: Vec<&Judged> = judged.iter().filter(|judged| !judged.broken.is_empty()).collect();
+    for trace in judged.iter().filter_map(|judged| judged.trace.as_ref()) {
+        println!("{trace}");
     }
-    let days = simulated.as_secs_f64() / 86_400.0;
-    println!("{count} seeds, {days:.1} service-days in {:.1} s", begun.elapsed().as_secs_f64());
-    assert!(failed.is_empty(), "seeds that break a rule: {failed:?}; replay with `make simulate SEEDS={}`", failed[0]);
+    for judged in &failed {
+        println!("seed {}: {}", judged.seed, judged.broken.join("; "));
+    }
+    let days = judged.iter().map(|judged| judged.simulated.as_secs_f64()).sum::<f64>() / 86_400.0;
+    println!("{} seeds, {days:.1} service-days in {:.1} s", judged.len(), begun.elapsed().as_secs_f64());
+    let seeds: Vec<u64> = failed.iter().map(|judged| judged.seed).collect();
+    assert!(seeds.is_empty(), "seeds that break a rule: {seeds:?}; replay with `make simulate SEEDS={}`", seeds[0]);
 }
 
 #[test]

@@ -13,8 +13,8 @@ pub(crate) const PROJECT: &str = "p";
 pub(crate) const SECRET: &str = "tr0ub4dor";
 
 /// How long the environment makes trouble, and how long it keeps quiet afterwards.
-pub(crate) const TROUBLE: Duration = Duration::from_mins(15);
-pub(crate) const QUIET: Duration = Duration::from_mins(12);
+pub(crate) const TROUBLE: Duration = Duration::from_mins(10);
+pub(crate) const QUIET: Duration = Duration::from_mins(8);
 
 /// A service that is run on an interval, or by command only.
 #[derive(Debug, Clone)]
@@ -132,7 +132,7 @@ impl Scenario {
         let (engine_faults, redis_faults) = (rate(&mut dice), rate(&mut dice));
         let mut acts = Vec::new();
         for id in 0..dice.between(0, 24) {
-            let at = Duration::from_millis(dice.between(0, 900_000));
+            let at = Duration::from_millis(dice.between(0, 600_000));
             act(id, at, &jobs, &mut dice, &mut acts);
         }
         acts.sort_by_key(|(at, _)| *at);

@@ -445,9 +445,12 @@ impl World {
 
     /// From now on everything goes well.
     fn keep_quiet(&mut self) {
-        if std::mem::replace(&mut lock(&self.chaos).quiet, true) {
+        let mut chaos = lock(&self.chaos);
+        chaos.kill = None;
+        if std::mem::replace(&mut chaos.quiet, true) {
             return;
         }
+        drop(chaos);
         self.note("quiet from now on".into());
         self.engine.come_back();
         self.bus.come_back();

@@ -129,13 +129,17 @@ impl FakeContainer {
         self.body.body.labels.clone().unwrap_or_default()
     }
 
+    fn label(&self, key: &str) -> Option<&String> {
+        self.body.body.labels.as_ref()?.get(key)
+    }
+
     fn service(&self) -> String {
-        self.labels().get("com.docker.compose.service").cloned().unwrap_or_else(|| self.name.clone())
+        self.label("com.docker.compose.service").unwrap_or(&self.name).clone()
     }
 
     /// One-offs by service, as their names are random; others by name.
     fn shown(&self) -> String {
-        if self.labels().get("com.docker.compose.oneoff").is_some_and(|oneoff| oneoff == "True") {
+        if self.label("com.docker.compose.oneoff").is_some_and(|oneoff| oneoff == "True") {
             self.service()
         } else {
             self.name.clone()
@@ -143,10 +147,9 @@ impl FakeContainer {
     }
 
     fn has_labels(&self, wanted: &[String]) -> bool {
-        let labels = self.labels();
         wanted.iter().all(|label| match label.split_once('=') {
-            Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
-            None => labels.contains_key(label),
+            Some((key, value)) => self.label(key).is_some_and(|found| found == value),
+            None => self.label(label).is_some(),
         })
     }
 
@@ -222,14 +225,14 @@ pub(crate) struct Fact {
     pub(crate) what: What,
     pub(crate) id: String,
     pub(crate) name: String,
-    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) labels: Arc<BTreeMap<String, String>>,
 }
 
 /// A container as it was seen last.
 #[derive(Debug, Clone)]
 struct Seen {
     name: String,
-    labels: BTreeMap<String, String>,
+    labels: Arc<BTreeMap<String, String>>,
     started: Option<Instant>,
     ended: bool,
 }
@@ -259,19 +262,20 @@ impl State {
             what,
             id: id.to_owned(),
             name: seen.name.clone(),
-            labels: seen.labels.clone(),
+            labels: Arc::clone(&seen.labels),
         };
         for container in self.containers.values() {
-            let fresh = Seen {
-                name: container.name.clone(),
-                labels: container.labels().into_iter().collect(),
-                started: None,
-                ended: false,
-            };
-            let seen = self.seen.entry(container.id.clone()).or_insert_with(|| {
+            if !self.seen.contains_key(&container.id) {
+                let fresh = Seen {
+                    name: container.name.clone(),
+                    labels: Arc::new(container.labels().into_iter().collect()),
+                    started: None,
+                    ended: false,
+                };
                 self.history.push(fact(present, What::Created, &container.id, &fresh));
-                fresh
-            });
+                self.seen.insert(container.id.clone(), fresh);
+            }
+            let Some(seen) = self.seen.get_mut(&container.id) else { continue };
             if seen.name != container.name {
                 seen.name.clone_from(&container.name);
                 self.history.push(fact(present, What::Renamed, &container.id, seen));
@@ -289,6 +293,9 @@ impl State {
                 seen.ended = true;
                 self.history.push(fact(at, What::Ended(code), &container.id, seen));
             }
+        }
+        if self.seen.len() == self.containers.len() {
+            return;
         }
         let there: Vec<&String> = self.containers.values().map(|container| &container.id).collect();
         let gone: Vec<String> = self.seen.keys().filter(|id| !there.contains(id)).cloned().collect();
