@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sense_orchestrator::clock::Timestamp;
+use sense_orchestrator::clock::{Timestamp, set_wall_clock};
 use sense_orchestrator::report::Outcome;
 use sense_orchestrator::runner::RunError;
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::engine::{Fault, Script};
 use crate::support::log::Log;
@@ -283,5 +283,21 @@ async fn a_forged_mark_lets_nothing_be_adopted_or_removed() {
                 assert!(matches!(refused, RunError::Busy { run_id: None, .. }), "{refused}");
             }
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_while_a_run_is_stopped_does_not_change_what_it_came_to() {
+    for set_by in [-3_600.0, 3_600.0] {
+        let stack = Stack::new(PLAIN);
+        // Its limit is a minute, and it goes on for its grace period of ten seconds.
+        stack.engine.script("weather", Script { ignores_stop: true, ..Script::stays() });
+        let set = async {
+            sleep(65 * SECOND).await;
+            let (now, since) = (Timestamp::now(), Instant::now());
+            set_wall_clock(move || Timestamp(now.0 + set_by + since.elapsed().as_secs_f64()));
+        };
+        let (report, ()) = tokio::join!(stack.run("weather"), set);
+        assert_eq!(report.unwrap().outcome, Outcome::TimedOut, "{set_by}");
     }
 }

@@ -260,7 +260,7 @@ async fn settle<E: Engine>(
         let finished_at = Some(Timestamp::now());
         return Finished { end: seen.end, started_at, finished_at, out_of_memory: false };
     }
-    let asked = Timestamp::now();
+    let (asked, since) = (Timestamp::now(), Instant::now());
     let mut found = inspect(engine, run, &seen).await;
     let mut stopped = false;
     if found.as_ref().is_some_and(is_running) && !matches!(seen.end, End::Exited(_)) {
@@ -274,8 +274,10 @@ async fn settle<E: Engine>(
         return Finished { end: seen.end, started_at, finished_at, out_of_memory: false };
     };
     let finished_at = state.finished_at.as_deref().and_then(Timestamp::from_rfc3339);
-    // One that ended just before it was told to has ended by itself.
-    let by_itself = !is_running(&state) && (!stopped || finished_at.is_some_and(|finished| finished < asked));
+    // One that ended just before it was told to has ended by itself: by the clock as it was then and, should it have been
+    // set since, as it is now.
+    let asked = asked.0.min(Timestamp::now().0 - since.elapsed().as_secs_f64());
+    let by_itself = !is_running(&state) && (!stopped || finished_at.is_some_and(|finished| finished.0 < asked));
     let end = match (seen.end, state.exit_code) {
         (_, Some(ENGINE_LOST)) if by_itself && died_with_the_engine(seen.lost, finished_at) => End::EngineLost,
         (_, Some(code)) if by_itself => End::Exited(code),
