@@ -85,6 +85,30 @@ pub(crate) enum Act {
     PowerCut {
         away: Duration,
     },
+    /// From now on the start of a service's containers is never answered.
+    Stuck {
+        service: &'static str,
+    },
+    Unstuck {
+        service: &'static str,
+    },
+    /// The wall clock is set by so many seconds.
+    ClockSet {
+        by: f64,
+    },
+    /// The daemon's process is suspended; all else goes on.
+    Suspended {
+        time: Duration,
+    },
+    /// The disk takes nothing for a while.
+    DiskFull {
+        time: Duration,
+    },
+    DiskBack,
+    /// The Compose file's `db` has another configuration.
+    Edit {
+        version: u64,
+    },
 }
 
 /// How the Engine goes away.
@@ -131,7 +155,7 @@ impl Scenario {
         let first_run = dice.one_of(&["immediate", "due", "next_slot"]);
         let (engine_faults, redis_faults) = (rate(&mut dice), rate(&mut dice));
         let mut acts = Vec::new();
-        for id in 0..dice.between(0, 24) {
+        for id in 0..dice.between(0, 32) {
             let at = Duration::from_millis(dice.between(0, 600_000));
             act(id, at, &jobs, &mut dice, &mut acts);
         }
@@ -144,8 +168,10 @@ impl Scenario {
     }
 
     /// The Compose file.
-    pub(crate) fn compose(&self) -> String {
-        let mut text = format!("name: {PROJECT}\nservices:\n  db: {{image: 'busybox:test'}}\n");
+    pub(crate) fn compose(&self, version: u64) -> String {
+        let mut text = format!(
+            "name: {PROJECT}\nservices:\n  db: {{image: 'busybox:test', environment: {{VERSION: '{version}'}}}}\n"
+        );
         text.push_str("  web: {image: 'busybox:test', profiles: [hand]}\n");
         for job in &self.jobs {
             let (name, grace) = (job.name, job.grace.as_secs());
@@ -209,7 +235,7 @@ fn act(id: u64, at: Duration, jobs: &[Job], dice: &mut Dice, acts: &mut Vec<(Dur
     let service = dice.one_of(jobs).name;
     let away = Duration::from_millis(dice.one_of(&[20, 300, 1_000, 5_000, 40_000, 200_000]));
     let time = Duration::from_millis(dice.one_of(&[50, 3_000, 12_000, 45_000, 150_000]));
-    let act = match dice.between(0, 19) {
+    let act = match dice.between(0, 24) {
         0..=4 => Act::Command { id, action: "trigger", service, listens: !dice.once_in(6) },
         5 => Act::Command { id, action: "start_service", service: "web", listens: true },
         6 => Act::Command {
@@ -239,11 +265,23 @@ fn act(id: u64, at: Duration, jobs: &[Job], dice: &mut Dice, acts: &mut Vec<(Dur
         16 => Act::Restart { away },
         17 => Act::Kill { away },
         18 => Act::KillInCall { calls: dice.between(1, 40), carried_out: dice.once_in(2), away },
-        _ => Act::PowerCut { away },
+        19 => Act::PowerCut { away },
+        20 => {
+            acts.push((at + 2 * time, Act::Unstuck { service }));
+            Act::Stuck { service }
+        }
+        21 => Act::ClockSet { by: dice.one_of(&[-3_600.0, -40.0, -0.5, 0.5, 40.0, 3_600.0]) },
+        22 => Act::Suspended { time },
+        23 => {
+            acts.push((at + time, Act::DiskBack));
+            Act::DiskFull { time }
+        }
+        _ => Act::Edit { version: id },
     };
     // A command may be sent twice.
     if matches!(act, Act::Command { .. }) && dice.once_in(4) {
-        acts.push((at + Duration::from_millis(dice.between(0, 5_000)), act.clone()));
+        let later = dice.one_of(&[5_000, 60_000]);
+        acts.push((at + Duration::from_millis(dice.between(0, later)), act.clone()));
     }
     acts.push((at, act));
 }

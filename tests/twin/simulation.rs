@@ -33,13 +33,18 @@ use crate::support::time;
 /// When the adapter gives up an answer.
 const CALL_LIMIT: Duration = Duration::from_mins(2);
 
+/// How long a store that was set aside is not tried again, and some more.
+const DISK_RETRY: Duration = Duration::from_secs(65);
+
 /// Seconds since 1970 when a simulation begins.
-const BEGIN: f64 = 1_790_000_000.0;
+pub(crate) const BEGIN: f64 = 1_790_000_000.0;
 
 /// Simulations of this process so far, for their folders.
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
+    /// By how many seconds the wall clock was set since the beginning.
+    static SET: Cell<f64> = const { Cell::new(0.0) };
     static PANICS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -87,7 +92,11 @@ pub(crate) struct History {
     /// When a call to the Engine went wrong, until when at most.
     pub(crate) engine_trouble: Vec<(Duration, Duration)>,
     pub(crate) redis_trouble: Vec<(Duration, Duration)>,
-    pub(crate) power_cuts: usize,
+    pub(crate) power_cuts: Vec<Duration>,
+    /// When the daemon's process was suspended.
+    pub(crate) suspended: Vec<(Duration, Duration)>,
+    /// When the disk took nothing, and until when a store that was set aside meanwhile may not be back.
+    pub(crate) disk_trouble: Vec<(Duration, Duration)>,
     /// What the daemon or the simulation itself complains of.
     pub(crate) faults: Vec<String>,
     trace: Vec<(Duration, String)>,
@@ -220,6 +229,9 @@ struct World {
     trace: Vec<(Duration, String)>,
     outages: Vec<(Duration, Duration)>,
     redis_outages: Vec<(Duration, Duration)>,
+    disk_outages: Vec<(Duration, Duration)>,
+    disk_is_full: bool,
+    suspended: Vec<(Duration, Duration)>,
 }
 
 fn limits() -> Limits {
@@ -237,13 +249,14 @@ fn runtime() -> tokio::runtime::Runtime {
 /// Lets this thread's clocks go on from a moment of the simulation.
 fn set_clocks(origin: Instant, elapsed: Duration) {
     time::go_on_from(origin + elapsed);
-    set_wall_clock(move || Timestamp(BEGIN + (time::now() - origin).as_secs_f64()));
+    set_wall_clock(move || Timestamp(BEGIN + SET.get() + (time::now() - origin).as_secs_f64()));
     set_boot_clock(move || Some(("boot".into(), Duration::from_hours(1) + (time::now() - origin))));
 }
 
 /// Simulates what a seed means.
 pub(crate) fn run(seed: u64) -> History {
     PANICS.set(0);
+    SET.set(0.0);
     let mut scenario = Scenario::new(seed);
     let mut bytes = scenario.dice.fork();
     random::set_source(move |buffer| buffer.iter_mut().for_each(|byte| *byte = bytes.next().to_le_bytes()[0]));
@@ -282,7 +295,7 @@ pub(crate) fn run(seed: u64) -> History {
     let name = format!("sense-twin-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("compose.yaml"), scenario.compose()).unwrap();
+    std::fs::write(folder.join("compose.yaml"), scenario.compose(0)).unwrap();
     std::fs::write(folder.join("settings.yaml"), scenario.settings()).unwrap();
     let settings = Settings::load(&Sources { file: Some(folder.join("settings.yaml")), ..Sources::default() })
         .unwrap_or_else(|errors| panic!("{errors}"));
@@ -303,6 +316,9 @@ pub(crate) fn run(seed: u64) -> History {
         trace: Vec::new(),
         outages: Vec::new(),
         redis_outages: Vec::new(),
+        disk_outages: Vec::new(),
+        disk_is_full: false,
+        suspended: Vec::new(),
     };
     world.lives(&settings)
 }
@@ -317,7 +333,7 @@ impl World {
     }
 
     fn lives(mut self, settings: &Settings) -> History {
-        let (mut elapsed, mut lives, mut faults, mut power_cuts) = (Duration::ZERO, Vec::new(), Vec::new(), 0);
+        let (mut elapsed, mut lives, mut faults, mut power_cuts) = (Duration::ZERO, Vec::new(), Vec::new(), Vec::new());
         loop {
             let runtime = runtime();
             let (end, to) = runtime.block_on(async {
@@ -335,7 +351,7 @@ impl World {
                 }
                 End::Killed { away } => away,
                 End::PowerCut { away } => {
-                    power_cuts += 1;
+                    power_cuts.push(to);
                     let mut dice = cut_disk::Dice(self.scenario.dice.next());
                     self.disk = self.disk.after_power_cut(&mut dice);
                     away
@@ -380,6 +396,8 @@ impl World {
             engine_trouble: self.outages,
             redis_trouble: self.redis_outages,
             power_cuts,
+            disk_trouble: self.disk_outages,
+            suspended: self.suspended,
             faults,
             trace: self.trace,
         }
@@ -423,6 +441,17 @@ impl World {
                     return End::Ended { away: asked_to_end.unwrap_or_default(), ended };
                 }
                 () = time::sleep_until(next) => {
+                    if let Some((_, Act::Suspended { time })) = self.scenario.acts.get(self.next)
+                        && now < TROUBLE
+                    {
+                        let time = *time;
+                        self.outages.push((now, now + time + Duration::from_secs(10)));
+                        self.redis_outages.push((now, now + time + Duration::from_secs(10)));
+                        // A store that is set aside meanwhile is tried again later.
+                        self.disk_outages.iter_mut().for_each(|(_, to)| *to += time);
+                        self.suspended.push((now, now + time));
+                        tokio::time::advance(time).await;
+                    }
                     match self.act() {
                         Some(End::Ended { away, .. }) => {
                             asked_to_end.get_or_insert(away);
@@ -454,6 +483,20 @@ impl World {
         self.note("quiet from now on".into());
         self.engine.come_back();
         self.bus.come_back();
+        self.disk_back();
+        self.scenario.jobs.iter().for_each(|job| self.engine.script(job.name, job.script.clone()));
+    }
+
+    /// Later than planned where nobody was there.
+    fn disk_back(&mut self) {
+        if !std::mem::take(&mut self.disk_is_full) {
+            return;
+        }
+        self.disk.fail(None);
+        let back = self.now() + DISK_RETRY;
+        if let Some((_, to)) = self.disk_outages.last_mut() {
+            *to = back.max(*to);
+        }
     }
 
     /// Does what is due.
@@ -503,8 +546,32 @@ impl World {
                 self.engine.come_back();
                 return Some(End::PowerCut { away });
             }
+            Act::Stuck { service } => self.stick(service, true),
+            Act::Unstuck { service } => self.stick(service, false),
+            Act::ClockSet { by } => SET.set(SET.get() + by),
+            Act::Suspended { .. } => {}
+            Act::DiskFull { time } => {
+                let to = now + time + DISK_RETRY;
+                match self.disk_outages.last_mut().filter(|(_, back)| *back >= now) {
+                    Some(last) => last.1 = last.1.max(to),
+                    None => self.disk_outages.push((now, to)),
+                }
+                self.disk_is_full = true;
+                self.disk.fail(Some(std::io::ErrorKind::StorageFull));
+            }
+            Act::DiskBack => self.disk_back(),
+            Act::Edit { version } => {
+                let text = self.scenario.compose(version);
+                std::fs::write(self.folder.join("compose.new"), text).unwrap();
+                std::fs::rename(self.folder.join("compose.new"), self.folder.join("compose.yaml")).unwrap();
+            }
         }
         None
+    }
+
+    fn stick(&mut self, service: &'static str, start_hangs: bool) {
+        let script = self.scenario.job(service).map(|job| job.script.clone()).unwrap_or_default();
+        self.engine.script(service, Script { start_hangs, ..script });
     }
 
     fn command(&mut self, id: u64, action: &'static str, service: &'static str, listens: bool) {

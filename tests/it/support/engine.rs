@@ -39,6 +39,8 @@ pub(crate) struct Script {
     pub(crate) exec_code: i64,
     /// Commands that are executed in them never end.
     pub(crate) exec_hangs: bool,
+    /// Their start is never answered, and never carried out.
+    pub(crate) start_hangs: bool,
 }
 
 impl Default for Script {
@@ -51,6 +53,7 @@ impl Default for Script {
             health: None,
             exec_code: 0,
             exec_hangs: false,
+            start_hangs: false,
         }
     }
 }
@@ -912,6 +915,10 @@ impl Engine for FakeEngine {
 
     async fn start_container(&self, container: &str) -> Result<(), EngineError> {
         let call = "start container";
+        let stuck = find(&mut self.state.lock().unwrap(), call, container).is_ok_and(|found| found.script.start_hangs);
+        if stuck {
+            return self.given_up(call).await;
+        }
         self.call(call, |state| {
             let networks: Vec<String> = state.networks.keys().cloned().collect();
             let found = find(state, call, container)?;
