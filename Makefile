@@ -9,7 +9,7 @@ DIR ?= tests/fixtures
 COUNT ?= 300
 BINARY := $(or $(CARGO_TARGET_DIR),target)/image/sense-orchestrator
 
-.PHONY: help up down logs build image test test-current test-memory test-chaos simulate lint parity
+.PHONY: help up down logs build image test test-current test-memory test-chaos simulate mutants lint parity
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -43,6 +43,9 @@ test-memory: ## the image within the 32 MiB that it ships with, on inputs that w
 
 simulate: ## the daemon simulated: SEEDS=0..2000 many, SEEDS=17 one with its trace
 	@SEEDS=$(or $(SEEDS),0..2000) cargo test --locked --profile twin --test twin whatever -- --nocapture
+
+mutants: ## prove the simulation: make each fault of tests/twin/mutants.txt, and see that a seed finds it; some hours
+	@scripts/mutants $(MUTANTS)
 
 lint: ## format, clippy and docs, warnings are errors
 	cargo fmt --check
