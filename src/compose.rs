@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub use self::budget::LoadLimit;
 use self::decode::Decoded;
 use self::files::{Located, Opener};
-use self::key_path::KeyPath;
+use self::key_path::{CONTAINER_ELEMENTS, KeyPath};
 use self::loader::{LoadFile, Loader};
 use self::places::Places;
 use self::project::{Project, Service};
@@ -35,6 +35,7 @@ mod extends;
 mod files;
 mod include;
 pub mod interpolate;
+pub mod jobs;
 mod key_path;
 mod loader;
 mod merge;
@@ -152,10 +153,10 @@ pub fn load(files: &dyn Files, options: &Options) -> Result<Model, LoadErrors> {
     };
     let mut errors = errors.into_result(LoadErrors::default())?;
     normalize::normalize(&mut tree, name.as_str(), &environment, &mut errors);
-    if let Some(services) = tree.as_map().and_then(|map| map.get("services"))
-        && let Some(count) = services.as_map().map(yaml::Map::len)
-    {
-        loader.spend(count.saturating_mul(budget::SERVICE), &services.place, &KeyPath::ROOT.key("services"));
+    for element in CONTAINER_ELEMENTS {
+        let Some(services) = tree.as_map().and_then(|map| map.get(element)) else { continue };
+        let Some(count) = services.as_map().map(yaml::Map::len) else { continue };
+        loader.spend(count.saturating_mul(budget::SERVICE), &services.place, &KeyPath::ROOT.key(element));
         errors = std::mem::take(&mut loader.errors).into_result(errors)?;
     }
     let decoded = decode::decode(&tree, &mut errors);
@@ -208,7 +209,7 @@ impl Model {
         &self.name
     }
 
-    /// All services, enabled or not.
+    /// All services and jobs, enabled or not.
     pub fn services(&self) -> impl Iterator<Item = (&ServiceName, &Service)> {
         self.decoded.services.iter()
     }

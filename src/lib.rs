@@ -4,7 +4,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | vocabulary | [`names`], [`clock`], [`report`], [`record`], [`text`], [`backoff`], [`log_limit`], [`random`] |
-//! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`request`], [`schedule`], [`action`], [`message`], [`event`] |
+//! | domain, pure | [`compose`] → [`spec`] → [`plan`]; [`calendar`], [`request`], [`schedule`], [`action`], [`message`], [`event`] |
 //! | ports | [`engine`] (Docker), [`bus`] (Redis), [`mod@file`], [`memory`], [`ledger`] (what is remembered), [`observer`] (who hears of events); above them [`backend`], what carries services out |
 //! | adapters | [`engine::docker`], [`bus::redis`], [`ledger::file`]; [`projects`], the Compose files as they are now |
 //! | backends | [`backend::compose`] |
@@ -16,6 +16,7 @@ pub mod app;
 pub mod backend;
 pub mod backoff;
 pub mod bus;
+pub mod calendar;
 pub mod cli;
 pub mod clock;
 pub mod compose;

@@ -16,7 +16,7 @@ pub(super) fn canonical(project: &mut Node, budget: &Budget, errors: &mut LoadEr
         let path = KeyPath::ROOT.key(&entry.key);
         let Some(resources) = entry.value.as_map_mut() else { continue };
         match entry.key.as_str() {
-            "services" => {
+            "services" | "jobs" => {
                 for service in resources.iter_mut() {
                     let path = path.key(&service.key);
                     if let Some(map) = service.value.as_map_mut() {

@@ -90,7 +90,8 @@ fn item(index: usize) -> String {
 impl Check<'_> {
     /// Reports an error of a service, at the deepest of the given keys that is in a file.
     fn report(&mut self, name: &ServiceName, keys: &[&str], message: String) {
-        let mut path = vec!["services", name.as_str()];
+        let element = self.services.all.get(name).map_or("services", Service::element);
+        let mut path = vec![element, name.as_str()];
         path.extend(keys);
         let mut error = LoadError::new(message).of(path.join("."));
         if let Some(place) = self.model.place(&path) {
@@ -164,6 +165,11 @@ impl Check<'_> {
         for (target, dependency) in &service.depends_on {
             let known = self.services.enabled(target.as_str()).is_some()
                 || (!dependency.required && self.services.disabled(target.as_str()).is_some());
+            if !service.is_job() && self.services.enabled(target.as_str()).is_some_and(Service::is_job) {
+                let message =
+                    format!("service {:?} depends on job {:?}: only a job can", name.as_str(), target.as_str());
+                self.invalid(name, &["depends_on", target.as_str()], &message);
+            }
             if !known {
                 let message = format!("service {:?} depends on undefined service {:?}", name.as_str(), target.as_str());
                 self.invalid(name, &["depends_on", target.as_str()], &message);

@@ -10,10 +10,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-pub(super) use self::reader::EXTENSIONS;
-use self::reader::Reader;
+pub(super) use self::reader::{EXTENSIONS, Reader};
 use super::error::{LoadError, LoadErrors};
-use super::key_path::KeyPath;
+use super::key_path::{CONTAINER_ELEMENTS, KeyPath};
 use super::normalize::ENVIRONMENT_VALUE;
 use super::project::{FileObject, Ipam, IpamPool, Network, Service, Volume};
 use super::yaml::{Entry, Map, Node};
@@ -37,23 +36,30 @@ pub(super) fn decode(project: &Node, errors: &mut LoadErrors) -> Decoded {
     let Some(map) = project.as_map() else { return decoded };
     let sink = RefCell::new(std::mem::take(errors));
     let reader = Reader { map, path: &KeyPath::ROOT, errors: &sink };
-    reader.with("services", |services| {
-        for Entry { key, place, value } in services.map {
-            let name = match key.parse::<ServiceName>() {
-                Ok(name) => name,
-                Err(error) => {
-                    let error = LoadError::new(format!("services.{key}: {error}")).at(place);
-                    sink.borrow_mut().push(error.of(format_args!("services.{key}")));
+    for element in CONTAINER_ELEMENTS {
+        reader.with(element, |services| {
+            for Entry { key, place, value } in services.map {
+                let name = match key.parse::<ServiceName>() {
+                    Ok(name) => name,
+                    Err(error) => {
+                        let error = LoadError::new(format!("{element}.{key}: {error}")).at(place);
+                        sink.borrow_mut().push(error.of(format_args!("{element}.{key}")));
+                        continue;
+                    }
+                };
+                let path = services.path.key(key);
+                if decoded.services.contains_key(&name) {
+                    let message = format!("{path} has the name of a service");
+                    sink.borrow_mut().push(LoadError::new(message).at(place).of(path));
                     continue;
                 }
-            };
-            let path = services.path.key(key);
-            let empty = Map::new();
-            let map = value.as_map().unwrap_or(&empty);
-            let service = service::service(&Reader { map, path: &path, errors: &sink });
-            decoded.services.insert(name, service);
-        }
-    });
+                let empty = Map::new();
+                let map = value.as_map().unwrap_or(&empty);
+                let service = service::service(&Reader { map, path: &path, errors: &sink });
+                decoded.services.insert(name, service);
+            }
+        });
+    }
     decoded.networks = named(&reader, "networks", network);
     decoded.volumes = named(&reader, "volumes", volume);
     decoded.secrets = named(&reader, "secrets", file_object);

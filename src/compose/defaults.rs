@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::canonical::set_default;
 use super::error::{LoadError, LoadErrors};
-use super::key_path::KeyPath;
+use super::key_path::{CONTAINER_ELEMENTS, KeyPath};
 use super::yaml::{Entry, Kind, Map, Node};
 
 /// Sets the defaults of the canonical form.
@@ -43,10 +43,12 @@ fn device_request(request: &mut Map, place: &super::yaml::Place) {
 }
 
 fn for_services(project: &mut Node, mut change: impl FnMut(&mut Map)) {
-    let services = project.as_map_mut().and_then(|map| map.get_mut("services")).and_then(Node::as_map_mut);
-    for service in services.into_iter().flatten() {
-        if let Some(map) = service.value.as_map_mut() {
-            change(map);
+    let Some(project) = project.as_map_mut() else { return };
+    for element in CONTAINER_ELEMENTS {
+        for service in project.get_mut(element).and_then(Node::as_map_mut).into_iter().flatten() {
+            if let Some(map) = service.value.as_map_mut() {
+                change(map);
+            }
         }
     }
 }
@@ -74,7 +76,7 @@ pub(super) fn check(project: &Node, errors: &mut LoadErrors) {
                 continue;
             };
             match key.as_str() {
-                "services" => service(map, &path, errors),
+                "services" | "jobs" => service(map, &path, errors),
                 "volumes" => external_volume(resource, map, &path, errors),
                 "secrets" | "configs" => file_object(resource, map, sources(key), &path, errors),
                 _ => {}

@@ -8,7 +8,7 @@ use super::key_path::KeyPath;
 use super::loader::{Loader, Scope, apply_tags};
 use super::merge::merge;
 use super::paths::{self, absolute, parent, resolve_paths};
-use super::yaml::{Kind, Map, Node, Place};
+use super::yaml::{Kind, Map, Node, Place, take_tags};
 
 /// Services that extend each other in one chain.
 const MAX_CHAIN: usize = 200;
@@ -248,9 +248,11 @@ impl Resolver<'_, '_> {
         let documents = self.loader.parse(path, Some(&reference.place))?;
         let mut model = Node::new(reference.place.clone(), Kind::Map(Map::new()));
         let mut tags = Vec::new();
-        for document in documents {
-            let (document, found) = self.loader.prepare(document, self.scope)?;
-            tags = found;
+        for mut document in documents {
+            tags = take_tags(&mut document);
+            if !self.loader.prepare(&mut document, self.scope) {
+                return None;
+            }
             apply_tags(&mut model, &tags);
             self.loader.lay(&mut model, document);
             if self.loader.errors.len() == before {

@@ -10,7 +10,7 @@ use super::paths::{self, absolute, clean, parent};
 use super::yaml::{Entry, Kind, Map, Node, Place};
 
 /// Sections that an included model brings.
-const SECTIONS: [&str; 6] = ["services", "volumes", "networks", "secrets", "configs", "models"];
+const SECTIONS: [&str; 7] = ["services", "jobs", "volumes", "networks", "secrets", "configs", "models"];
 
 /// Files that include each other in one chain.
 const MAX_DEPTH: usize = 50;

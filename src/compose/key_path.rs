@@ -5,6 +5,9 @@ use std::fmt;
 /// Deepest path that a rule may name.
 const DEPTH: usize = 8;
 
+/// Elements of the file whose entries run as containers: what holds for the keys of a service holds for those of a job.
+pub(super) const CONTAINER_ELEMENTS: [&str; 2] = ["services", "jobs"];
+
 /// Stands for any list item in [`KeyPath::keys`].
 const ITEM: &str = "[]";
 
@@ -42,7 +45,8 @@ impl<'a> KeyPath<'a> {
         KeyPath { parent: Some(self), step: Step::Item(index) }
     }
 
-    /// The steps for matching against a rule, `[]` for any item; no rule matches what is deeper than rules go.
+    /// The steps for matching against a rule, `[]` for any item, and `services` for `jobs` too; no rule matches what is
+    /// deeper than rules go.
     pub(super) fn keys(&self) -> Keys<'_> {
         let mut steps = [""; DEPTH];
         let mut depth = 0;
@@ -58,6 +62,12 @@ impl<'a> KeyPath<'a> {
             }
             depth += 1;
             at = path.parent;
+        }
+        let [services, jobs] = CONTAINER_ELEMENTS;
+        if let Some(element) = DEPTH.checked_sub(depth).and_then(|first| steps.get_mut(first))
+            && *element == jobs
+        {
+            *element = services;
         }
         Keys { steps, depth }
     }
@@ -107,6 +117,9 @@ mod tests {
         let first = ports.item(0);
         assert_eq!(first.to_string(), "services.web.ports.[0]");
         assert_eq!(first.keys().as_slice(), ["services", "web", "ports", "[]"]);
+        let jobs = KeyPath::ROOT.key("jobs");
+        let job = jobs.key("jobs");
+        assert_eq!((job.to_string().as_str(), job.keys().as_slice()), ("jobs.jobs", &["services", "jobs"][..]));
         assert_eq!(KeyPath::ROOT.to_string(), "");
         assert!(KeyPath::ROOT.keys().as_slice().is_empty());
     }

@@ -10,7 +10,7 @@ use super::error::{LoadError, LoadErrors};
 use super::extends::{Base, BaseKey};
 use super::files::{Opener, warn_unset};
 use super::interpolate::{InterpolateError, interpolate_tree};
-use super::key_path::KeyPath;
+use super::key_path::{CONTAINER_ELEMENTS, KeyPath};
 use super::merge::{enforce_unicity, merge};
 use super::normalize::resolve_environment;
 use super::paths::{self, resolve_paths};
@@ -43,12 +43,22 @@ pub(super) struct Loader<'a> {
     /// Files of `extends`, each read once a scope and directory.
     pub(super) bases: HashMap<BaseKey, Option<Base>>,
     pub(super) scopes: usize,
+    /// Jobs by name: the element that they stand under, and where.
+    pub(super) jobs: HashMap<String, (&'static str, Place)>,
     files: usize,
 }
 
 impl<'a> Loader<'a> {
     pub(super) fn new(opener: &'a Opener<'a>) -> Self {
-        Self { opener, errors: LoadErrors::default(), warnings: Vec::new(), bases: HashMap::new(), scopes: 0, files: 0 }
+        Self {
+            opener,
+            errors: LoadErrors::default(),
+            warnings: Vec::new(),
+            bases: HashMap::new(),
+            scopes: 0,
+            jobs: HashMap::new(),
+            files: 0,
+        }
     }
 
     /// A scope for files of one directory.
@@ -159,15 +169,20 @@ impl<'a> Loader<'a> {
     /// Lays one document over the model.
     fn document(&mut self, model: &mut Node, document: Node, file: &str, scope: &Scope, included: &[String]) {
         let before = self.errors.len();
-        let Some((mut document, tags)) = self.prepare(document, scope) else { return };
+        let mut document = document;
+        let mut tags = take_tags(&mut document);
+        self.gather_jobs(&mut document, &mut tags);
+        if !self.prepare(&mut document, scope) {
+            return;
+        }
         self.apply_extends(&mut document, &tags, file, scope);
         apply_tags(model, &tags);
         self.apply_include(&mut document, scope, included);
         self.lay(model, document);
-        let services = model.as_map().and_then(|map| map.get("services")).and_then(Node::as_map);
-        if services.is_some_and(|services| services.len() > MAX_SERVICES) {
+        let elements = CONTAINER_ELEMENTS.iter().filter_map(|element| model.as_map()?.get(element)?.as_map());
+        if elements.map(Map::len).sum::<usize>() > MAX_SERVICES {
             let place = model.place.clone();
-            self.report(&place, format!("the project has more than {MAX_SERVICES} services"));
+            self.report(&place, format!("the project has more than {MAX_SERVICES} services and jobs"));
             return;
         }
         schema::check(model, &mut self.errors);
@@ -181,15 +196,15 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Takes the tags out of a parsed document and interpolates it.
-    pub(super) fn prepare(&mut self, mut document: Node, scope: &Scope) -> Option<(Node, Vec<Vec<String>>)> {
-        let tags = take_tags(&mut document);
-        if document.as_map().is_none() {
+    /// Interpolates a parsed document whose tags are taken out; false when it is none.
+    pub(super) fn prepare(&mut self, document: &mut Node, scope: &Scope) -> bool {
+        let is_map = document.as_map().is_some();
+        if is_map {
+            self.interpolate(document, scope);
+        } else {
             self.report(&document.place, "top-level object must be a mapping");
-            return None;
         }
-        self.interpolate(&mut document, scope);
-        Some((document, tags))
+        is_map
     }
 
     pub(super) fn interpolate(&mut self, node: &mut Node, scope: &Scope) {

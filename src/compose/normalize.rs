@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{LoadError, LoadErrors};
-use super::key_path::KeyPath;
+use super::key_path::{CONTAINER_ELEMENTS, KeyPath};
 use super::paths::clean;
 use super::yaml::{Entry, Kind, Map, Node, Place};
 
@@ -11,7 +11,7 @@ use super::yaml::{Entry, Kind, Map, Node, Place};
 /// secrets and configs that are taken from it.
 pub(super) fn resolve_environment(project: &mut Node, environment: &BTreeMap<String, String>) {
     let Some(project) = project.as_map_mut() else { return };
-    for service in section(project, "services") {
+    for service in containers(project) {
         let list = service.value.as_map_mut().and_then(|map| map.get_mut("environment")).and_then(Node::as_seq_mut);
         for item in list.into_iter().flatten() {
             if let Kind::Str(text) = &mut item.kind
@@ -42,6 +42,12 @@ fn section<'a>(project: &'a mut Map, name: &str) -> impl Iterator<Item = &'a mut
     project.get_mut(name).and_then(Node::as_map_mut).into_iter().flatten()
 }
 
+/// The services and jobs.
+fn containers(project: &mut Map) -> impl Iterator<Item = &mut Entry> {
+    let elements = project.iter_mut().filter(|entry| CONTAINER_ELEMENTS.contains(&entry.key.as_str()));
+    elements.filter_map(|entry| entry.value.as_map_mut()).flatten()
+}
+
 /// Completes a project whose paths are resolved.
 pub(super) fn normalize(
     project: &mut Node,
@@ -52,11 +58,13 @@ pub(super) fn normalize(
     let root = project.place.clone();
     let Some(project) = project.as_map_mut() else { return };
     default_network(project, &root);
-    let services = KeyPath::ROOT.key("services");
-    for service in section(project, "services") {
-        let path = services.key(&service.key);
-        if let Some(map) = service.value.as_map_mut() {
-            self::service(map, &service.place, environment, &path, errors);
+    for element in CONTAINER_ELEMENTS {
+        let path = KeyPath::ROOT.key(element);
+        for service in section(project, element) {
+            let path = path.key(&service.key);
+            if let Some(map) = service.value.as_map_mut() {
+                self::service(map, &service.place, environment, &path, errors);
+            }
         }
     }
     for name_of in ["networks", "volumes", "configs", "secrets"] {
@@ -68,7 +76,7 @@ pub(super) fn normalize(
 
 fn default_network(project: &mut Map, root: &Place) {
     let mut used = false;
-    for service in section(project, "services") {
+    for service in containers(project) {
         let place = service.place.clone();
         let Some(map) = service.value.as_map_mut() else { continue };
         if map.contains_key("provider") || map.contains_key("network_mode") {

@@ -104,7 +104,7 @@ pub(super) fn resolve_paths(project: &mut Node, base: &Base, errors: &mut LoadEr
             let path = section_path.key(&resource.key);
             let Some(map) = resource.value.as_map_mut() else { continue };
             match section.as_str() {
-                "services" => service(map, base, &path, errors),
+                "services" | "jobs" => service(map, base, &path, errors),
                 "secrets" | "configs" => text(map, "file", |path| base.resolve_host(path)),
                 "volumes" => driver_device(map, base),
                 _ => {}

@@ -1,13 +1,15 @@
 //! A project as `docker compose config --format json` prints it, byte for byte.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use serde::ser::SerializeMap;
+use serde::ser::{SerializeMap, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 
+use super::jobs::{Schedule, Triggers};
 use super::number::{json_f32_text, json_f64_text};
-use super::project::Project;
+use super::project::{Project, Service};
 
 /// The project as indented JSON, without a newline at its end; each `$` is doubled, so that it could be read again.
 ///
@@ -37,6 +39,12 @@ impl Serialize for Whole<'_> {
         if !project.configs.is_empty() {
             map.serialize_entry("configs", &project.configs)?;
         }
+        let (jobs, services): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            project.services.iter().partition(|(_, service)| service.is_job());
+        if !jobs.is_empty() {
+            let jobs: BTreeMap<_, _> = jobs.into_iter().map(|(name, service)| (name, Job::of(service))).collect();
+            map.serialize_entry("jobs", &jobs)?;
+        }
         map.serialize_entry("name", &project.name)?;
         if !project.networks.is_empty() {
             map.serialize_entry("networks", &project.networks)?;
@@ -44,7 +52,7 @@ impl Serialize for Whole<'_> {
         if !project.secrets.is_empty() {
             map.serialize_entry("secrets", &project.secrets)?;
         }
-        map.serialize_entry("services", &project.services)?;
+        map.serialize_entry("services", &services)?;
         if !project.volumes.is_empty() {
             map.serialize_entry("volumes", &project.volumes)?;
         }
@@ -52,6 +60,44 @@ impl Serialize for Whole<'_> {
         for (key, value) in &project.extensions {
             map.serialize_entry(key, value)?;
         }
+        map.end()
+    }
+}
+
+/// A job: what a service has, and what starts it.
+#[derive(Serialize)]
+struct Job<'a> {
+    #[serde(flatten)]
+    service: &'a Service,
+    triggers: Option<&'a Triggers>,
+}
+
+impl<'a> Job<'a> {
+    fn of(service: &'a Service) -> Self {
+        Self { service, triggers: service.triggers.as_ref() }
+    }
+}
+
+impl Serialize for Triggers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if !self.manual || self.schedule.is_none() {
+            map.serialize_entry("manual", &self.manual)?;
+        }
+        if let Some(schedule) = &self.schedule {
+            map.serialize_entry("schedule", &[schedule])?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Schedule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("concurrency", &self.concurrency)?;
+        map.serialize_entry("cron", self.calendar.expression())?;
+        map.serialize_entry("missed_fires", &self.missed_fires)?;
+        map.serialize_entry("timezone", self.calendar.zone())?;
         map.end()
     }
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
 
+use super::jobs::Triggers;
 use super::value::{ByteSize, Cpus, Duration, FileMode};
 use crate::names::{ProjectName, ServiceName};
 
@@ -31,7 +32,7 @@ pub struct Project {
     pub env_files: Vec<String>,
     /// The interpolation environment: what `environment:` secrets and configs are read from.
     pub environment: BTreeMap<String, String>,
-    /// Enabled services, by name.
+    /// Enabled services, by name, and the jobs that were asked for.
     pub services: BTreeMap<ServiceName, Service>,
     /// Services that exist but are not selected: their containers are not orphans.
     pub disabled: BTreeMap<ServiceName, Service>,
@@ -71,7 +72,7 @@ impl Project {
     }
 }
 
-/// One service of the project.
+/// One service of the project, or a job, which has all that a service has.
 ///
 /// Source: compose-spec 05-services.md; order as in compose-go 2.9.1.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -264,6 +265,22 @@ pub struct Service {
     /// `x-…` keys of the service: carried for `config`, not hashed.
     #[serde(skip)]
     pub extensions: BTreeMap<String, Value>,
+    /// What starts it, where it is a job.
+    #[serde(skip)]
+    pub triggers: Option<Triggers>,
+}
+
+impl Service {
+    /// Whether it stands under `jobs`.
+    #[must_use]
+    pub fn is_job(&self) -> bool {
+        self.triggers.is_some()
+    }
+
+    /// The element of the file that it stands under.
+    pub(super) fn element(&self) -> &'static str {
+        if self.is_job() { "jobs" } else { "services" }
+    }
 }
 
 /// `build`: carried for `config` only, and to know that the image has a default name.

@@ -78,7 +78,7 @@ pub(super) fn select(
     }
     let enabled = Services { all: &model.decoded.services, profiles: &extended };
     let selected = if names.is_empty() {
-        enabled.enabled_ones().map(|(name, _)| name.clone()).collect()
+        enabled.enabled_ones().filter(|(_, service)| !service.is_job()).map(|(name, _)| name.clone()).collect()
     } else {
         closure(&enabled, names).map_err(LoadErrors::from)?
     };
@@ -176,7 +176,8 @@ struct FileReader<'a> {
 
 impl FileReader<'_> {
     fn report(&mut self, key: &str, mut error: LoadError) {
-        let path = ["services", self.name.as_str(), key];
+        let element = self.model.decoded.services.get(self.name).map_or("services", Service::element);
+        let path = [element, self.name.as_str(), key];
         if error.place.is_none()
             && let Some(place) = self.model.place(&path)
         {

@@ -20,7 +20,7 @@ pub(super) fn go_text(node: &Node) -> String {
 }
 
 /// The integer types that Compose decodes to.
-pub(super) trait Integer {
+pub(in super::super) trait Integer {
     const SIGNED: bool;
     /// The value, without the bits for which the type has no place.
     fn low_bits(value: i128) -> Self;

@@ -15,22 +15,29 @@ use super::go::{Integer, UNSIGNED_OVERFLOW, go_map_text, go_text, truncated};
 
 /// A mapping, its path, and where its errors go.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a> {
-    pub(super) map: &'a Map,
-    pub(super) path: &'a KeyPath<'a>,
-    pub(super) errors: &'a RefCell<LoadErrors>,
+pub(in super::super) struct Reader<'a> {
+    pub(in super::super) map: &'a Map,
+    pub(in super::super) path: &'a KeyPath<'a>,
+    pub(in super::super) errors: &'a RefCell<LoadErrors>,
 }
 
 impl<'a> Reader<'a> {
     /// The value of a key, when it has one.
-    pub(super) fn get(&self, key: &str) -> Option<&'a Node> {
+    pub(in super::super) fn get(&self, key: &str) -> Option<&'a Node> {
         self.map.get(key).filter(|node| !node.is_null())
     }
 
     /// Reports a value that cannot be read.
-    pub(super) fn report(&self, key: &str, node: &Node, message: impl Display) {
+    pub(in super::super) fn report(&self, key: &str, node: &Node, message: impl Display) {
         let path = self.path.key(key);
         self.errors.borrow_mut().push(LoadError::new(format!("{path} {message}")).at(&node.place).of(path));
+    }
+
+    /// Reports the value of a key.
+    pub(in super::super) fn report_at(&self, key: &str, message: impl Display) {
+        if let Some(node) = self.map.get(key) {
+            self.report(key, node, message);
+        }
     }
 
     fn wrong(&self, key: &str, node: &Node, wanted: &str) {
@@ -38,7 +45,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The mapping under a key, if it is one.
-    pub(super) fn with<T>(&self, key: &str, read: impl FnOnce(Reader<'_>) -> T) -> Option<T> {
+    pub(in super::super) fn with<T>(&self, key: &str, read: impl FnOnce(Reader<'_>) -> T) -> Option<T> {
         let node = self.get(key)?;
         let Some(map) = node.as_map() else {
             self.wrong(key, node, "a mapping");
@@ -49,7 +56,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The items of a list that are mappings.
-    pub(super) fn each<T>(&self, key: &str, mut read: impl FnMut(Reader<'_>) -> T) -> Vec<T> {
+    pub(in super::super) fn each<T>(&self, key: &str, mut read: impl FnMut(Reader<'_>) -> T) -> Vec<T> {
         let path = self.path.key(key);
         let mut values = Vec::new();
         for (index, item) in self.items(key).iter().enumerate() {
@@ -67,7 +74,7 @@ impl<'a> Reader<'a> {
     /// The values of a mapping of mappings; a null one reads as `None`.
     ///
     /// Inside a service, Compose moves `x-…` keys under one key of its own: they are nothing that there is.
-    pub(super) fn each_named<T>(
+    pub(in super::super) fn each_named<T>(
         &self,
         key: &str,
         mut read: impl FnMut(Reader<'_>) -> T,
@@ -101,7 +108,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The items of a list.
-    pub(super) fn items(&self, key: &str) -> &'a [Node] {
+    pub(in super::super) fn items(&self, key: &str) -> &'a [Node] {
         match self.get(key) {
             Some(Node { kind: Kind::Seq(items), .. }) => items,
             Some(node) => {
@@ -113,7 +120,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text.
-    pub(super) fn string(&self, key: &str) -> String {
+    pub(in super::super) fn string(&self, key: &str) -> String {
         self.get(key).and_then(|node| self.text(key, node)).unwrap_or_default()
     }
 
@@ -131,7 +138,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A list of texts, or one text.
-    pub(super) fn strings(&self, key: &str) -> Vec<String> {
+    pub(in super::super) fn strings(&self, key: &str) -> Vec<String> {
         match self.get(key) {
             Some(Node { kind: Kind::Seq(items), .. }) => items.iter().filter_map(|item| self.text(key, item)).collect(),
             Some(node) => self.text(key, node).into_iter().collect(),
@@ -140,7 +147,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A yes or no; words count as well.
-    pub(super) fn boolean(&self, key: &str) -> Option<bool> {
+    pub(in super::super) fn boolean(&self, key: &str) -> Option<bool> {
         let node = self.get(key)?;
         let value = match &node.kind {
             Kind::Bool(value) => Some(*value),
@@ -154,7 +161,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An integer, of which Go keeps the low bits where it does not fit; only a negative one is refused where none may be.
-    pub(super) fn integer<T: Integer>(&self, key: &str) -> Option<T> {
+    pub(in super::super) fn integer<T: Integer>(&self, key: &str) -> Option<T> {
         let node = self.get(key)?;
         let value = match &node.kind {
             Kind::Int(value) => Some(*value),
@@ -178,7 +185,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An integer of 64 bits that is written as one.
-    pub(super) fn whole(&self, key: &str) -> Option<i64> {
+    pub(in super::super) fn whole(&self, key: &str) -> Option<i64> {
         let node = self.get(key)?;
         match &node.kind {
             Kind::Int(value) => i64::try_from(*value).map_err(|_| self.report(key, node, "is out of range")).ok(),
@@ -198,14 +205,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A span of time.
-    pub(super) fn duration(&self, key: &str) -> Option<Duration> {
+    pub(in super::super) fn duration(&self, key: &str) -> Option<Duration> {
         let node = self.get(key)?;
         let text = self.text(key, node)?;
         self.parsed(key, node, &text)
     }
 
     /// A number of bytes. Compose reads one with a fraction as 0, and one that does not fit.
-    pub(super) fn bytes(&self, key: &str) -> ByteSize {
+    pub(in super::super) fn bytes(&self, key: &str) -> ByteSize {
         let Some(node) = self.get(key) else { return ByteSize::default() };
         match &node.kind {
             Kind::Int(value) => ByteSize((*value).try_into().unwrap_or_default()),
@@ -215,7 +222,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A number of 32 bits with a fraction. One that is not finite has no JSON, and so Compose can do nothing with it.
-    pub(super) fn cpus(&self, key: &str) -> Cpus {
+    pub(in super::super) fn cpus(&self, key: &str) -> Cpus {
         let Some(node) = self.get(key) else { return Cpus::default() };
         let text = match &node.kind {
             Kind::Int(_) | Kind::Float(_) | Kind::Str(_) => scalar_text(&node.kind),
@@ -234,7 +241,7 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Self::cpus`], where an integer must fit into 64 bits.
-    pub(super) fn cpu_limit(&self, key: &str) -> Cpus {
+    pub(in super::super) fn cpu_limit(&self, key: &str) -> Cpus {
         match self.get(key) {
             Some(node @ Node { kind: Kind::Int(value), .. }) if i64::try_from(*value).is_err() => {
                 self.report(key, node, "is out of range");
@@ -245,7 +252,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Permission bits.
-    pub(super) fn mode(&self, key: &str) -> Option<FileMode> {
+    pub(in super::super) fn mode(&self, key: &str) -> Option<FileMode> {
         let node = self.get(key)?;
         match &node.kind {
             Kind::Str(text) => self.parsed(key, node, text),
@@ -254,7 +261,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A command: words, or a text that is split into words. `None` when unset.
-    pub(super) fn command(&self, key: &str) -> Option<Vec<String>> {
+    pub(in super::super) fn command(&self, key: &str) -> Option<Vec<String>> {
         let node = self.get(key)?;
         match &node.kind {
             Kind::Str(text) => match shell::split(text) {
@@ -269,12 +276,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A map of texts: a mapping, or a list of `key=value`. A key without a value is empty.
-    pub(super) fn string_map(&self, key: &str) -> BTreeMap<String, String> {
+    pub(in super::super) fn string_map(&self, key: &str) -> BTreeMap<String, String> {
         self.nullable_map(key).into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect()
     }
 
     /// A map of texts in which a key may have no value: a mapping, or a list of `key=value`.
-    pub(super) fn nullable_map(&self, key: &str) -> NullableMap {
+    pub(in super::super) fn nullable_map(&self, key: &str) -> NullableMap {
         let mut values = NullableMap::new();
         let Some(node) = self.get(key) else { return values };
         match &node.kind {
@@ -306,7 +313,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A mapping of one text or several, for which numbers and booleans may stand.
-    pub(super) fn options(&self, key: &str) -> BTreeMap<String, Vec<String>> {
+    pub(in super::super) fn options(&self, key: &str) -> BTreeMap<String, Vec<String>> {
         let read = |reader: Reader<'_>| {
             let (extensions, own): (Vec<_>, Vec<_>) = reader.map.iter().partition(|entry| entry.key.starts_with("x-"));
             let mut options: BTreeMap<_, _> = own
@@ -325,7 +332,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A mapping of texts and nothing else.
-    pub(super) fn text_map(&self, key: &str) -> BTreeMap<String, String> {
+    pub(in super::super) fn text_map(&self, key: &str) -> BTreeMap<String, String> {
         let mut values = BTreeMap::new();
         self.with(key, |reader| {
             for Entry { key, value, .. } in reader.map {
@@ -342,12 +349,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The mapping as JSON.
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub(in super::super) fn json(&self) -> serde_json::Value {
         serde_json::Value::Object(self.map.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect())
     }
 
     /// The extensions of a mapping.
-    pub(super) fn extensions(&self) -> BTreeMap<String, serde_json::Value> {
+    pub(in super::super) fn extensions(&self) -> BTreeMap<String, serde_json::Value> {
         let entries = self.map.iter().filter(|entry| entry.key.starts_with("x-"));
         entries.map(|entry| (entry.key.clone(), json(&entry.value))).collect()
     }
@@ -357,12 +364,12 @@ impl<'a> Reader<'a> {
 pub(in super::super) const EXTENSIONS: &str = "#extensions";
 
 /// The key that Compose reads a key of data as.
-pub(super) fn within_extensions(key: &str) -> &str {
+pub(in super::super) fn within_extensions(key: &str) -> &str {
     if key.starts_with("x-") { EXTENSIONS } else { key }
 }
 
 /// A node as JSON.
-pub(super) fn json(node: &Node) -> serde_json::Value {
+pub(in super::super) fn json(node: &Node) -> serde_json::Value {
     use serde_json::{Number, Value};
     match &node.kind {
         Kind::Null => Value::Null,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::error::LoadError;
+use super::super::jobs;
 use super::super::project::{
     BindOptions, Condition, CredentialSpec, Dependency, Device, EnvFile, FileReference, HealthCheck, ImageOptions,
     Logging, Mount, Port, Service, ServiceModel, ServiceNetwork, TmpfsOptions, Ulimit, VolumeOptions,
@@ -126,6 +127,7 @@ pub(super) fn service(reader: &Reader<'_>) -> Service {
         post_start: reader.each("post_start", hook),
         pre_stop: reader.each("pre_stop", hook),
         extensions: reader.extensions(),
+        triggers: jobs::triggers(reader),
     }
 }
 

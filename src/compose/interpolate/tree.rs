@@ -159,7 +159,8 @@ impl Walk<'_> {
         let (section, rest) = steps.get(..count)?.split_first()?;
         let (_, attribute) = rest.split_first()?;
         match *section {
-            "services" => service_cast(attribute),
+            "jobs" if attribute == ["triggers", "manual"] => Some(Cast::Bool),
+            "services" | "jobs" => service_cast(attribute),
             "networks" => match attribute {
                 ["external" | "internal" | "attachable" | "enable_ipv4" | "enable_ipv6"] => Some(Cast::Bool),
                 _ => None,

@@ -37,6 +37,8 @@ pub(super) struct Pattern {
 pub(super) struct Object {
     /// Sorted by key.
     pub(super) keys: &'static [(&'static str, Rule)],
+    /// A mapping whose keys this one takes too, but for some.
+    pub(super) like: Option<(&'static Object, &'static [&'static str])>,
     pub(super) required: &'static [&'static str],
     /// Keys that the file chooses.
     pub(super) names: Option<(Names, Rule)>,
@@ -156,12 +158,17 @@ impl Value {
 impl Object {
     /// A mapping with these keys, required ones among them, and extensions.
     pub(super) const fn with(keys: &'static [(&'static str, Rule)], required: &'static [&'static str]) -> Self {
-        Self { keys, required, names: None, extensions: true, open: false }
+        Self { keys, like: None, required, names: None, extensions: true, open: false }
     }
 
     /// A mapping with keys that the file chooses, and no others.
     pub(super) const fn of(names: Names, rule: Rule) -> Self {
-        Self { keys: &[], required: &[], names: Some((names, rule)), extensions: false, open: false }
+        Self { keys: &[], like: None, required: &[], names: Some((names, rule)), extensions: false, open: false }
+    }
+
+    /// With the keys of another mapping, but for some.
+    pub(super) const fn like(self, other: &'static Self, without: &'static [&'static str]) -> Self {
+        Self { like: Some((other, without)), ..self }
     }
 
     /// Without extensions.
@@ -175,16 +182,23 @@ impl Object {
     }
 
     pub(super) fn key(&self, key: &str) -> Option<&'static Rule> {
-        let at = self.keys.binary_search_by(|(known, _)| (*known).cmp(key)).ok()?;
-        self.keys.get(at).map(|(_, rule)| rule)
+        let at = self.keys.binary_search_by(|(known, _)| (*known).cmp(key)).ok();
+        let inherited =
+            || self.like.filter(|(_, without)| !without.contains(&key)).and_then(|(other, _)| other.key(key));
+        at.and_then(|at| self.keys.get(at)).map(|(_, rule)| rule).or_else(inherited)
     }
 
     /// The known key that an unknown one was most likely meant to be.
     pub(super) fn nearest(&self, key: &str) -> Option<&'static str> {
         // A key of which more than every third letter is wrong is something else.
         let most = 1 + key.chars().count() / 4;
+        let inherited = self
+            .like
+            .into_iter()
+            .flat_map(|(other, without)| other.keys.iter().filter(|(known, _)| !without.contains(known)));
         self.keys
             .iter()
+            .chain(inherited)
             .map(|(known, _)| (distance(key, known, most), *known))
             .filter(|(distance, _)| *distance <= most)
             .min()

@@ -525,6 +525,46 @@ pub(super) static SERVICE: Object = Object::with(
     &[],
 );
 
+/// What starts a job. The rest of its rules, which need more than one key, are in `compose::jobs`.
+const TRIGGERS: Rule = object!(Object::with(
+    keys! {
+        "manual": BOOLEAN_OR_STRING,
+        "schedule": rule!(Value::list(Rule::OneOf(&[
+            STRING,
+            object!(Object::with(
+                keys! {
+                    "concurrency": rule!(Value::words(&["forbid", "queue"])),
+                    "cron": STRING,
+                    "missed_fires": rule!(Value::words(&["one", "skip"])),
+                    "timezone": STRING,
+                },
+                &["cron"]
+            )),
+        ]))),
+    },
+    &[]
+));
+
+/// A job: a service that runs to its end when something starts it.
+static JOB: Object = Object::with(keys! { "triggers": TRIGGERS }, &["triggers"]).like(
+    &SERVICE,
+    &[
+        "attach",
+        "container_name",
+        "deploy",
+        "develop",
+        "extends",
+        "external_links",
+        "links",
+        "post_start",
+        "pre_start",
+        "pre_stop",
+        "provider",
+        "restart",
+        "scale",
+    ],
+);
+
 const EXTERNAL: Rule = {
     static OBJECT: Object = Object::with(keys! { "name": STRING }, &[]);
     rule!(Value::object(&OBJECT).also(Types::BOOLEAN.or(Types::STRING)))
@@ -637,6 +677,7 @@ pub(super) static PROJECT: Value = Value::object(&Object::with(
     keys! {
         "configs": object!(Object::of(Names::Resource, CONFIG)),
         "include": INCLUDE,
+        "jobs": object!(Object::of(Names::Resource, rule!(Value::object(&JOB)))),
         "models": object!(Object::of(Names::Resource, MODEL).opened()),
         "name": STRING,
         "networks": object!(Object::of(Names::Resource, NETWORK).opened()),
