@@ -42,11 +42,15 @@ pub fn wanted_intervals(text: &str, services: &ScheduledServices, current: &Inte
 use changes::Changes;
 use commands::CommandHandler;
 use reactions::ReactionHandler;
+use recent::Recent;
 use replies::{Delivery, replies};
 use steps::{ResultTurns, Steps};
 
 /// Time between two warnings of messages that nobody can be answered for.
 const WARN_EVERY: Duration = Duration::from_mins(1);
+
+/// Of the bytes that replies on their way may have, the share that those have which are remembered.
+const REMEMBERED_SHARE: usize = 4;
 
 /// What the dispatcher does with what arrives.
 pub struct Options {
@@ -62,6 +66,8 @@ pub struct Options {
     pub max_in_flight: usize,
     /// How long a reply is kept, and a repeated request answered with it.
     pub reply_ttl: Duration,
+    /// Most bytes of replies on their way.
+    pub reply_bytes: usize,
 }
 
 /// What the dispatcher tells others.
@@ -93,11 +99,11 @@ pub async fn run<K: Backend, B: Bus>(
     outputs: Outputs,
     lifetime: Lifetime,
 ) {
-    let Options { actions, reactions, config_changes, services, max_in_flight, reply_ttl } = options;
+    let Options { actions, reactions, config_changes, services, max_in_flight, reply_ttl, reply_bytes } = options;
     let events = runner.events().clone();
     let Outputs { intervals, problems, work } = outputs;
     let services = Arc::new(services);
-    let (replies, delivery) = replies(Arc::clone(&bus), reply_ttl, lifetime.intake.clone());
+    let (replies, delivery) = replies(Arc::clone(&bus), reply_ttl, reply_bytes, lifetime.intake.clone());
     let changes = Changes {
         bus: Arc::clone(&bus),
         runner: runner.clone(),
@@ -119,9 +125,10 @@ pub async fn run<K: Backend, B: Bus>(
         let action = request.fingerprint.split(' ').next().and_then(|name| actions.get(name)).cloned();
         work.spawn(resume::answer(Arc::clone(&steps), action, replies.clone(), request));
     }
+    let recent = Recent::new(reply_ttl, reply_bytes / REMEMBERED_SHARE);
     let handlers = Handlers {
         events,
-        commands: CommandHandler::new(Arc::clone(&steps), actions, replies, (max_in_flight, reply_ttl), work.clone()),
+        commands: CommandHandler::new(Arc::clone(&steps), actions, replies, recent, max_in_flight, work.clone()),
         reactions: ReactionHandler::new(steps, reactions, work.clone()),
         work,
     };

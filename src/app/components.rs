@@ -13,6 +13,7 @@ use crate::action::permission::Permissions;
 use crate::backend::Backend;
 use crate::bus::{Bus, Connection};
 use crate::dispatcher::{self, Lifetime, Outputs, PollServices, Scheduled, ScheduledServices};
+use crate::memory::MemoryBounds;
 use crate::message::{SCHEDULE, config_key};
 use crate::monitor;
 use crate::names::{ServiceName, SourceId};
@@ -36,6 +37,7 @@ pub(super) struct Parts<K, B> {
     pub(super) events: Events,
     /// Our own service, which no command may touch.
     pub(super) own_service: Option<ServiceName>,
+    pub(super) bounds: MemoryBounds,
     /// Our name in `status:{source}`.
     pub(super) own_source: SourceId,
 }
@@ -120,6 +122,7 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             services: self.poll_services(),
             max_in_flight: self.settings.commands.max_in_flight,
             reply_ttl: self.settings.commands.reply_ttl,
+            reply_bytes: self.bounds.replies,
         }
     }
 

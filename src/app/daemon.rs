@@ -13,6 +13,7 @@ use crate::backend::compose::{ComposeBackend, ComposeOptions};
 use crate::bus::Bus;
 use crate::engine::Engine;
 use crate::ledger::Ledger;
+use crate::memory::MemoryBounds;
 use crate::names::{NameError, ServiceName};
 use crate::observer::ledger::LedgerWriter;
 use crate::observer::redis_records::{self, RedisRecords};
@@ -38,6 +39,8 @@ pub struct Daemon<E, B> {
     pub compose: ComposeOptions,
     /// Our own service, which no command may touch.
     pub own_service: Option<ServiceName>,
+    /// What it may hold in memory.
+    pub bounds: MemoryBounds,
     /// What it remembers.
     pub ledger: Ledger,
 }
@@ -85,6 +88,7 @@ impl<E: Engine, B: Bus> Daemon<E, B> {
             bus: self.bus,
             events,
             own_service: self.own_service,
+            bounds: self.bounds,
             own_source: OWN_SOURCE.parse()?,
         };
         let intervals = parts.start(&mut supervisor);

@@ -11,7 +11,7 @@ use super::RETRY;
 use super::own_container::{self, OwnContainer};
 use crate::compose::Options;
 use crate::engine::Engine;
-use crate::memory;
+use crate::memory::MemoryBounds;
 use crate::names::ServiceName;
 use crate::report::Chain;
 use crate::settings;
@@ -107,7 +107,7 @@ fn located(settings: &settings::Compose, own: Option<OwnContainer>, here: &Path)
         profiles: settings.profiles.clone(),
         environment,
         host_paths: own.mounts.iter().filter(|(path, host)| path != host).cloned().collect(),
-        limit: memory::load_limit(memory::limit()),
+        limit: MemoryBounds::of_process().load,
     };
     if options.files.is_empty() && !own.config_files.is_empty() {
         options.files = own.config_files.iter().map(|file| own.to_own_path(file)).collect();

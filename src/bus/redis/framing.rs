@@ -1,4 +1,4 @@
-//! Bounds of what Redis may answer, checked on the bytes as they arrive.
+//! MemoryBounds of what Redis may answer, checked on the bytes as they arrive.
 //!
 //! fred's parser calls itself once per level of nesting and holds an answer as a whole: a server, or what stands in its place,
 //! ends the process by 20 kB of nested lists and fills the memory by one long value.
