@@ -15,6 +15,7 @@ use crate::bus::redis::{AddressError, RedisBus};
 use crate::cli::Command;
 use crate::engine::docker::{ClientConfig, Docker, Host, TlsFiles};
 use crate::event;
+use crate::memory::MemoryBounds;
 use crate::report::Chain;
 use crate::runner::{RunnerOptions, ServiceOptions};
 use crate::settings::{self, DockerHost, KeepOutput, Origins, Reading, Settings, SettingsWarning, Sources};
@@ -126,13 +127,13 @@ fn engine(settings: &settings::Docker) -> Docker {
             Host::Tcp { address: address.clone(), tls }
         }
     };
-    Docker::new(host, settings.config.clone())
+    Docker::new(host, settings.config.clone(), MemoryBounds::of_process())
 }
 
 /// Redis' adapter, where there is a Redis.
 fn bus(settings: &Settings) -> Result<Option<RedisBus>, AddressError> {
     let address = settings.redis.as_ref();
-    address.map(|address| RedisBus::new(address, settings.redis_names.clone())).transpose()
+    address.map(|address| RedisBus::new(address, settings.redis_names.clone(), MemoryBounds::of_process())).transpose()
 }
 
 /// The Compose version to write as: the configured one, else the one that deployed us.
@@ -243,6 +244,7 @@ async fn daemon(sources: Sources, settings: Settings, origins: Origins) -> Resul
         projects,
         compose: compose_options(&settings.docker, dialect),
         own_service: located.own_service,
+        bounds: MemoryBounds::of_process(),
         ledger: memory.ledger.clone(),
     };
     let mut running = daemon.start().context("own source id")?;

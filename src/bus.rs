@@ -17,9 +17,6 @@ pub use refusals::{Call, Refusals};
 pub use source::{has_readings_since, source_status};
 pub use subscription::{Event, Feed, Message, Subscription};
 
-/// Longest value that is read, in bytes.
-pub const LONGEST_VALUE: usize = 256 * 1024;
-
 /// What is at a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
@@ -45,11 +42,13 @@ impl Value {
 /// Why a value is not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// It is larger than [`LONGEST_VALUE`].
-    #[error("has {bytes} bytes, at most {LONGEST_VALUE} are read")]
+    /// It is larger than what may be held of a value.
+    #[error("has {bytes} bytes, at most {most} are read")]
     TooLong {
         /// Its size.
         bytes: u64,
+        /// What may be held.
+        most: usize,
     },
     /// It is a list, a hash or the like, or no UTF-8.
     #[error("is not a text")]
@@ -209,7 +208,7 @@ impl<B: Bus> Bus for Option<B> {
     }
 
     fn subscribe(&self, channels: &[String]) -> Subscription {
-        self.as_ref().map_or_else(|| subscription::subscription(channels).1, |bus| bus.subscribe(channels))
+        self.as_ref().map_or_else(|| subscription::subscription(channels, 0).1, |bus| bus.subscribe(channels))
     }
 
     async fn publish(&self, channel: &str, payload: &str) -> Result<u64, BusError> {

@@ -49,13 +49,17 @@ pub fn rebased_intervals(before: &PollServices, now: &PollServices, current: &In
 use changes::Changes;
 use commands::CommandHandler;
 use reactions::ReactionHandler;
+use recent::Recent;
 use replies::{Delivery, replies};
 use steps::{ResultTurns, Steps};
 
 /// Time between two warnings of messages that nobody can be answered for.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
-/// What the dispatcher does with what arrives. All but the last two may change while it runs.
+/// Of the bytes that replies on their way may have, the share that those have which are remembered.
+const REMEMBERED_SHARE: usize = 4;
+
+/// What the dispatcher does with what arrives. All but the last three may change while it runs.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// What commands do.
@@ -70,6 +74,8 @@ pub struct Options {
     pub max_in_flight: usize,
     /// How long a reply is kept, and a repeated request answered with it.
     pub reply_ttl: Duration,
+    /// Most bytes of replies on their way.
+    pub reply_bytes: usize,
 }
 
 impl Options {
@@ -109,13 +115,14 @@ pub async fn run<K: Backend, B: Bus>(
     outputs: Outputs,
     lifetime: Lifetime,
 ) {
-    let (max_in_flight, reply_ttl) = {
+    let (max_in_flight, reply_ttl, reply_bytes) = {
         let options = options.borrow();
-        (options.max_in_flight, options.reply_ttl)
+        (options.max_in_flight, options.reply_ttl, options.reply_bytes)
     };
     let events = runner.events().clone();
     let Outputs { intervals, problems, work } = outputs;
-    let (replies, delivery) = replies(Arc::clone(&bus), events.clone(), reply_ttl, lifetime.intake.clone());
+    let (replies, delivery) =
+        replies(Arc::clone(&bus), events.clone(), (reply_ttl, reply_bytes), lifetime.intake.clone());
     let changes = Changes {
         bus: Arc::clone(&bus),
         runner: runner.clone(),
@@ -137,9 +144,10 @@ pub async fn run<K: Backend, B: Bus>(
         let action = request.fingerprint.split(' ').next().and_then(|name| all.action(name));
         work.spawn(resume::answer(Arc::clone(&steps), action, replies.clone(), request));
     }
+    let recent = Recent::new(reply_ttl, reply_bytes / REMEMBERED_SHARE);
     let handlers = Handlers {
         events,
-        commands: CommandHandler::new(Arc::clone(&steps), replies, (max_in_flight, reply_ttl), work.clone()),
+        commands: CommandHandler::new(Arc::clone(&steps), replies, recent, max_in_flight, work.clone()),
         reactions: ReactionHandler::new(steps, work.clone()),
         options,
         work,

@@ -180,7 +180,9 @@ impl Ledger {
         let Some(line) = Queued::new(entry) else { return there };
         match &self.shared.store {
             Store::Inline(writer) => {
-                lock(writer).append(&[line]);
+                let mut writer = lock(writer);
+                writer.append(&[line]);
+                writer.tidy();
                 there
             }
             Store::Thread { commands, queued, written } => {

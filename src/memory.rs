@@ -5,28 +5,59 @@ use std::path::{Path, PathBuf};
 use crate::compose::LoadLimit;
 use crate::file::FileReader;
 
-/// What loading a project may take where nothing limits the process.
-const UNLIMITED_LOAD: LoadLimit = LoadLimit::bytes(64 << 20);
-/// The share of the limit that loading a project may take: the earlier project stays meanwhile, and the rest of the
-/// daemon goes on.
-const LOAD_SHARE: u64 = 4;
+/// What is taken for the limit where nothing limits the process. Answers and queues get no larger share than of this.
+const UNLIMITED: u64 = 256 << 20;
 /// Where the control groups are, as the kernel and every container engine mount them.
 const GROUPS: &str = "/sys/fs/cgroup";
 /// Reads the kernel's small files.
 const KERNEL_FILE: FileReader = FileReader::new(64 << 10);
 
 /// Bytes that the control group limits us to; none where it does not.
-#[must_use]
-pub fn limit() -> Option<u64> {
+fn limit() -> Option<u64> {
     let own = KERNEL_FILE.text(Path::new("/proc/self/cgroup")).unwrap_or_default();
     limit_in(Path::new(GROUPS), &own)
 }
 
-/// What loading a project may take: a quarter of a limit.
-#[must_use]
-pub fn load_limit(limit: Option<u64>) -> LoadLimit {
-    let share = limit.and_then(|limit| usize::try_from(limit / LOAD_SHARE).ok());
-    share.map_or(UNLIMITED_LOAD, LoadLimit::bytes)
+/// What is held in memory at one time, by its kind: each a share of the limit, so that what comes from outside leaves room
+/// for the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryBounds {
+    /// Loading a project. The earlier one stays meanwhile, and the rest of the daemon goes on.
+    pub load: LoadLimit,
+    /// An answer of the Engine. Two that are large may be read at a time, and each is parsed.
+    pub engine_answer: usize,
+    /// An answer of Redis to a command.
+    pub redis_answer: usize,
+    /// A value in Redis.
+    pub value: usize,
+    /// Messages that wait for their reader, in each subscription.
+    pub messages: usize,
+    /// Replies on their way.
+    pub replies: usize,
+}
+
+impl MemoryBounds {
+    /// Bounds within a limit in bytes.
+    #[must_use]
+    pub fn within(limit: Option<u64>) -> Self {
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let limit = limit.unwrap_or(UNLIMITED);
+        let share = |of: u64| bytes(limit.min(UNLIMITED) / of);
+        Self {
+            load: LoadLimit::bytes(bytes(limit / 4)),
+            engine_answer: share(8),
+            redis_answer: share(32),
+            value: share(128),
+            messages: share(16),
+            replies: share(8),
+        }
+    }
+
+    /// Bounds within what limits this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::within(limit())
+    }
 }
 
 /// The smallest limit of our groups, `own` being the kernel's list of them.
@@ -93,8 +124,21 @@ mod tests {
     }
 
     #[test]
-    fn a_load_may_take_a_quarter_of_the_limit() {
-        assert_eq!(load_limit(Some(32 << 20)), LoadLimit::bytes(8 << 20));
-        assert_eq!(load_limit(None), LoadLimit::bytes(64 << 20));
+    fn bounds_are_in_proportion_to_the_limit() {
+        let small = MemoryBounds::within(Some(32 << 20));
+        let shares = MemoryBounds {
+            load: LoadLimit::bytes(8 << 20),
+            engine_answer: 4 << 20,
+            redis_answer: 1 << 20,
+            value: 256 << 10,
+            messages: 2 << 20,
+            replies: 4 << 20,
+        };
+        assert_eq!(small, shares);
+        assert_eq!(MemoryBounds::within(Some(16 << 20)).value, 128 << 10);
+        let unlimited = MemoryBounds::within(None);
+        assert_eq!((unlimited.load, unlimited.engine_answer), (LoadLimit::bytes(64 << 20), 32 << 20));
+        let large = MemoryBounds::within(Some(8 << 30));
+        assert_eq!(large, MemoryBounds { load: LoadLimit::bytes(2 << 30), ..unlimited });
     }
 }

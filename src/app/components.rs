@@ -14,6 +14,7 @@ use crate::backend::Backend;
 use crate::bus::{Bus, Connection};
 use crate::dispatcher::{self, Lifetime, Outputs, ScheduledServices};
 use crate::jobs::Jobs;
+use crate::memory::MemoryBounds;
 use crate::message::{SCHEDULE, config_key};
 use crate::monitor;
 use crate::names::{ServiceName, SourceId};
@@ -43,6 +44,7 @@ pub(super) struct Parts<K, B> {
     pub(super) upcoming: Upcoming,
     /// Our own service, which no command may touch.
     pub(super) own_service: Option<ServiceName>,
+    pub(super) bounds: MemoryBounds,
     /// Our name in `status:{source}`.
     pub(super) own_source: SourceId,
 }
@@ -70,7 +72,11 @@ impl<K: Backend, B: Bus> Parts<K, B> {
             intervals: intervals.clone(),
             problems: problems.clone(),
             monitor: watch::Sender::new(Arc::new(self.monitor())),
-            dispatcher: watch::Sender::new(Arc::new(live::dispatcher(&self.settings, self.own_service.as_ref()))),
+            dispatcher: watch::Sender::new(Arc::new(live::dispatcher(
+                &self.settings,
+                self.own_service.as_ref(),
+                self.bounds.replies,
+            ))),
             redis,
             own_service: self.own_service.clone(),
             looks: (epoch, period),

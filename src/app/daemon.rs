@@ -16,6 +16,7 @@ use crate::bus::Bus;
 use crate::engine::Engine;
 use crate::jobs::Jobs;
 use crate::ledger::Ledger;
+use crate::memory::MemoryBounds;
 use crate::monitor::connection;
 use crate::names::{NameError, ServiceName};
 use crate::observer::feed::Feed;
@@ -44,6 +45,8 @@ pub struct Daemon<E, B> {
     pub compose: ComposeOptions,
     /// Our own service, which no command may touch.
     pub own_service: Option<ServiceName>,
+    /// What it may hold in memory.
+    pub bounds: MemoryBounds,
     /// What it remembers.
     pub ledger: Ledger,
     /// Until when the start waits for Redis.
@@ -106,6 +109,7 @@ impl<E: Engine, B: Bus> Daemon<E, B> {
             intervals,
             upcoming,
             own_service: self.own_service,
+            bounds: self.bounds,
             own_source: OWN_SOURCE.parse()?,
         };
         let live = Arc::new(parts.start(&mut supervisor));

@@ -90,7 +90,8 @@ impl<K: Backend, B: Bus> Live<K, B> {
         let monitor =
             monitor::Options { sources: sources(settings), ..monitor::Options::clone(&self.monitor.borrow()) };
         self.monitor.send_replace(Arc::new(monitor));
-        let now = Arc::new(dispatcher(settings, self.own_service.as_ref()));
+        let reply_bytes = self.dispatcher.borrow().reply_bytes;
+        let now = Arc::new(dispatcher(settings, self.own_service.as_ref(), reply_bytes));
         let before = self.dispatcher.send_replace(Arc::clone(&now));
         // With Redis the dispatcher does this, because its schedule has the last word.
         if !self.redis {
@@ -112,7 +113,11 @@ pub(super) fn sources(settings: &Settings) -> BTreeMap<ServiceName, SourceId> {
 }
 
 /// What the dispatcher is told.
-pub(super) fn dispatcher(settings: &Settings, own_service: Option<&ServiceName>) -> dispatcher::Options {
+pub(super) fn dispatcher(
+    settings: &Settings,
+    own_service: Option<&ServiceName>,
+    reply_bytes: usize,
+) -> dispatcher::Options {
     dispatcher::Options {
         actions: settings.actions.clone(),
         reactions: settings.reactions.clone(),
@@ -120,6 +125,7 @@ pub(super) fn dispatcher(settings: &Settings, own_service: Option<&ServiceName>)
         services: poll_services(settings, own_service),
         max_in_flight: settings.commands.max_in_flight,
         reply_ttl: settings.commands.reply_ttl,
+        reply_bytes,
     }
 }
 

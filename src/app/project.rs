@@ -14,7 +14,7 @@ use super::deployed::{self, Chosen, Deployment};
 use super::own_container::{self, DeployedFiles, OwnContainer};
 use crate::compose::{LoadErrors, Options};
 use crate::engine::Engine;
-use crate::memory;
+use crate::memory::MemoryBounds;
 use crate::names::ServiceName;
 use crate::projects::{self, Projects};
 use crate::report::Chain;
@@ -127,7 +127,7 @@ impl Place {
             profiles: settings.profiles.clone(),
             environment,
             host_paths: own.mounts.iter().filter(|(path, host)| path != host).cloned().collect(),
-            limit: memory::load_limit(memory::limit()),
+            limit: MemoryBounds::of_process().load,
         };
         if options.files.is_empty() && !files.config_files.is_empty() {
             options.files = files.config_files.iter().map(|file| own.to_own_path(file)).collect();

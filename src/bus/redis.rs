@@ -27,6 +27,7 @@ use self::subscriber::{Arrival, Subscriber};
 use super::subscription::{Backlog, Feed, subscription};
 use super::{Bus, BusError, Call, Connection, KeysPage, Refusals, Subscription, Value};
 use crate::backoff::Backoff;
+use crate::memory::MemoryBounds;
 use crate::message::OwnNames;
 use crate::report::Chain;
 
@@ -52,15 +53,13 @@ const BACKLOG_LIMIT: Duration = Duration::from_millis(500);
 /// Commands that may wait for fred to send them.
 const MOST_COMMANDS: usize = 4096;
 
-/// Most bytes of an answer to a command.
-const LONGEST_ANSWER: usize = 1024 * 1024;
-
 /// The connection to Redis.
 #[derive(Debug, Clone)]
 pub struct RedisBus(Arc<Shared>);
 
 struct Shared {
     dialer: Dialer,
+    bounds: MemoryBounds,
     names: OwnNames,
     generation: AtomicU64,
     connection: watch::Sender<Connection>,
@@ -81,9 +80,10 @@ impl std::fmt::Debug for Shared {
 
 impl RedisBus {
     /// A bus that connects once [`RedisBus::run`] runs.
-    pub fn new(address: &Address, names: OwnNames) -> Result<Self, AddressError> {
+    pub fn new(address: &Address, names: OwnNames, bounds: MemoryBounds) -> Result<Self, AddressError> {
         Ok(Self(Arc::new(Shared {
             dialer: Dialer::new(address.clone())?,
+            bounds,
             names,
             generation: AtomicU64::new(0),
             connection: watch::Sender::new(Connection::Untried),
@@ -141,7 +141,7 @@ impl RedisBus {
         tokio::select! {
             // It knows best why the connection ended.
             biased;
-            lost = guard.carry(server, LONGEST_ANSWER) => lost,
+            lost = guard.carry(server, self.0.bounds.redis_answer) => lost,
             lost = connected => lost,
         }
     }
@@ -149,7 +149,7 @@ impl RedisBus {
     async fn connect(&self, path: &Path) -> Result<Session, Lost> {
         let commands = builder(path).build().map_err(|error| client_lost(&error))?;
         let task = Task(commands.init().await.map_err(|error| client_lost(&error))?);
-        let subscriber = Subscriber::connect(&self.0.dialer, ANSWER_LIMIT).await?;
+        let subscriber = Subscriber::connect(&self.0.dialer, ANSWER_LIMIT, self.0.bounds.messages).await?;
         let mut session = Session { commands, task, subscriber };
         self.subscribe(&mut session).await?;
         Ok(session)
@@ -360,7 +360,7 @@ impl Bus for RedisBus {
     }
 
     fn subscribe(&self, channels: &[String]) -> Subscription {
-        let (feed, subscription) = subscription(channels);
+        let (feed, subscription) = subscription(channels, self.0.bounds.messages);
         self.0.feeds().push(feed);
         self.0.subscribed.notify_one();
         subscription

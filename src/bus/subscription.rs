@@ -6,11 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-/// Most messages that wait for their reader.
-const MOST_WAITING: usize = 16_384;
-
-/// Most bytes of messages that wait for their reader.
-const MOST_WAITING_BYTES: usize = 2 * 1024 * 1024;
+/// What a message that waits costs beside its payload, in bytes.
+const MESSAGE_COST: usize = 128;
 
 /// One message on a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +16,13 @@ pub struct Message {
     pub channel: Arc<str>,
     /// What was published; anything at all.
     pub payload: Bytes,
+}
+
+impl Message {
+    /// Bytes of memory that it takes.
+    fn cost(&self) -> usize {
+        self.payload.len().saturating_add(MESSAGE_COST)
+    }
 }
 
 /// What a subscription yields.
@@ -37,6 +41,7 @@ pub enum Event {
 struct State {
     waiting: VecDeque<Message>,
     bytes: usize,
+    most_bytes: usize,
     lost: u64,
     generation: u64,
     reconnected: bool,
@@ -80,9 +85,10 @@ impl Backlog {
     }
 }
 
-/// A subscription to channels, and its feed.
-pub fn subscription(channels: &[String]) -> (Feed, Subscription) {
-    let queue = Arc::new(Queue::default());
+/// A subscription to channels, and its feed. The messages that wait for their reader take `most_bytes` at most.
+pub fn subscription(channels: &[String], most_bytes: usize) -> (Feed, Subscription) {
+    let state = Mutex::new(State { most_bytes, ..State::default() });
+    let queue = Arc::new(Queue { state, ..Queue::default() });
     let channels = channels.iter().map(|channel| Arc::from(channel.as_str())).collect();
     (Feed { channels, queue: Arc::clone(&queue) }, Subscription(queue))
 }
@@ -112,7 +118,7 @@ impl Subscription {
 
 impl State {
     fn over_half(&self) -> bool {
-        self.waiting.len() > MOST_WAITING / 2 || self.bytes > MOST_WAITING_BYTES / 2
+        self.bytes > self.most_bytes / 2
     }
 
     fn take(&mut self) -> Option<Event> {
@@ -123,7 +129,7 @@ impl State {
             return Some(Event::Gap { lost: None });
         }
         let message = self.waiting.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(message.payload.len());
+        self.bytes = self.bytes.saturating_sub(message.cost());
         Some(Event::Message(message))
     }
 }
@@ -143,11 +149,12 @@ impl Feed {
     pub fn message(&self, channel: &str, payload: &Bytes) -> bool {
         let Some(channel) = self.channels.iter().find(|of| of.as_ref() == channel) else { return false };
         self.queue.change(|state| {
-            state.bytes = state.bytes.saturating_add(payload.len());
-            state.waiting.push_back(Message { channel: Arc::clone(channel), payload: payload.clone() });
-            while state.waiting.len() > MOST_WAITING || state.bytes > MOST_WAITING_BYTES {
+            let message = Message { channel: Arc::clone(channel), payload: payload.clone() };
+            state.bytes = state.bytes.saturating_add(message.cost());
+            state.waiting.push_back(message);
+            while state.bytes > state.most_bytes {
                 let Some(oldest) = state.waiting.pop_front() else { break };
-                state.bytes = state.bytes.saturating_sub(oldest.payload.len());
+                state.bytes = state.bytes.saturating_sub(oldest.cost());
                 state.lost = state.lost.saturating_add(1);
             }
         });
@@ -183,8 +190,10 @@ impl Feed {
 mod tests {
     use super::*;
 
+    const MOST_BYTES: usize = 1 << 20;
+
     fn of(channel: &str) -> (Feed, Subscription) {
-        subscription(&[channel.to_owned()])
+        subscription(&[channel.to_owned()], MOST_BYTES)
     }
 
     #[tokio::test]
@@ -204,18 +213,18 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_fell_behind_gets_the_count_of_what_it_lost_and_goes_on() {
         let (feed, mut subscription) = of("a");
-        for n in 0..MOST_WAITING + 5 {
-            feed.message("a", &Bytes::from(n.to_string()));
+        for n in 0..MOST_BYTES / (MESSAGE_COST + 6) + 5 {
+            feed.message("a", &Bytes::from(format!("{n:6}")));
         }
         assert_eq!(subscription.next().await, Some(Event::Gap { lost: Some(5) }));
         let Some(Event::Message(first)) = subscription.next().await else { panic!("no message") };
-        assert_eq!(first.payload.as_ref(), b"5");
+        assert_eq!(first.payload.as_ref(), b"     5");
     }
 
     #[tokio::test]
     async fn large_messages_are_bounded_by_their_bytes() {
         let (feed, mut subscription) = of("a");
-        let large = Bytes::from(vec![b'x'; MOST_WAITING_BYTES / 4]);
+        let large = Bytes::from(vec![b'x'; MOST_BYTES / 4 - MESSAGE_COST]);
         for _ in 0..6 {
             feed.message("a", &large);
         }

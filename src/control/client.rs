@@ -13,8 +13,9 @@ use super::server::is_trusted;
 use super::{Answer, Asked, Greeting, Request, VERSION};
 use crate::names::ProjectName;
 
-/// How long a daemon may take to say who it is.
-const GREETING_LIMIT: Duration = Duration::from_secs(6);
+/// How long a daemon may take to say who it is: less than the one that is meant waits for the request, for whoever is
+/// silent beside it.
+const GREETING_LIMIT: Duration = Duration::from_secs(3);
 
 /// Longest line that is read, in bytes.
 const MAX_LINE: u64 = 1 << 20;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use serde_json::Map;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -47,14 +46,15 @@ struct InFlight<K, B> {
 }
 
 impl<K: Backend, B: Bus> CommandHandler<K, B> {
-    /// A handler that carries out `max_in_flight` commands at a time, and remembers replies for `reply_ttl`.
+    /// A handler that carries out `max_in_flight` commands at a time.
     pub(super) fn new(
         steps: Arc<Steps<K, B>>,
         replies: Replies,
-        (max_in_flight, reply_ttl): (usize, Duration),
+        recent: Recent,
+        max_in_flight: usize,
         work: TaskTracker,
     ) -> Self {
-        let recent = Arc::new(Mutex::new(Recent::new(reply_ttl)));
+        let recent = Arc::new(Mutex::new(recent));
         let slots = Arc::new(Semaphore::new(max_in_flight));
         let (ignored, earlier) = (IgnoredMessages::default(), steps.runner.history().ledger.requests());
         Self { steps, replies, recent, slots, max_in_flight, work, ignored, earlier }

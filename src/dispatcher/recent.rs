@@ -11,9 +11,6 @@ use tokio::time::Instant;
 use crate::message::Command;
 use crate::names::RequestId;
 
-/// Most bytes of replies that are remembered; beyond that the oldest are forgotten early.
-const MOST_BYTES: usize = 1024 * 1024;
-
 /// What a remembered command costs beside its reply.
 const COST: usize = 512;
 
@@ -70,6 +67,8 @@ pub(super) enum Earlier {
 #[derive(Debug)]
 pub(super) struct Recent {
     keep: Duration,
+    /// Most bytes of replies that are remembered; beyond that the oldest are forgotten early.
+    most_bytes: usize,
     states: HashMap<RequestId, Seen>,
     /// Those that ended, oldest first.
     ended: VecDeque<(Instant, RequestId)>,
@@ -77,8 +76,8 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    pub(super) fn new(keep: Duration) -> Self {
-        Self { keep, states: HashMap::new(), ended: VecDeque::new(), bytes: 0 }
+    pub(super) fn new(keep: Duration, most_bytes: usize) -> Self {
+        Self { keep, most_bytes, states: HashMap::new(), ended: VecDeque::new(), bytes: 0 }
     }
 
     /// What became of an earlier command of that id. One that goes on is noted to be answered once more.
@@ -116,7 +115,7 @@ impl Recent {
 
     fn forget(&mut self, now: Instant) {
         while let Some((at, _)) = self.ended.front() {
-            if now.saturating_duration_since(*at) < self.keep && self.bytes <= MOST_BYTES {
+            if now.saturating_duration_since(*at) < self.keep && self.bytes <= self.most_bytes {
                 break;
             }
             let Some((_, request)) = self.ended.pop_front() else { break };
@@ -132,6 +131,7 @@ mod tests {
     use super::*;
 
     const KEEP: Duration = Duration::from_mins(1);
+    const MOST_BYTES: usize = 1024 * 1024;
 
     fn asks(payload: &str) -> Fingerprint {
         Fingerprint::of(&Command::parse(payload.as_bytes()).unwrap())
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_repeated_command_is_known_while_it_goes_on_and_a_minute_after_its_reply() {
-        let (mut recent, start, id) = (Recent::new(KEEP), Instant::now(), "r".parse().unwrap());
+        let (mut recent, start, id) = (Recent::new(KEEP, MOST_BYTES), Instant::now(), "r".parse().unwrap());
         let (asks, other) = (asks(r#"{"action": "a"}"#), asks(r#"{"action": "b"}"#));
         assert_eq!(recent.earlier(&id, asks, start), None);
         recent.begin(&id, asks);
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (mut recent, now) = (Recent::new(KEEP), Instant::now());
+        let (mut recent, now) = (Recent::new(KEEP, MOST_BYTES), Instant::now());
         let large: Arc<str> = "x".repeat(MOST_BYTES / 4).into();
         for n in 0..100 {
             let id: RequestId = n.to_string().parse().unwrap();

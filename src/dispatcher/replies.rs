@@ -38,13 +38,7 @@ const MOST_ATTEMPTS: usize = 64;
 /// From so many waiting replies on, each is tried less often.
 const MANY: usize = 256;
 
-/// Replies on their way. Half of them may wait for a listener; beyond that the next one to be tried is only in its key.
-const MOST: usize = 16_384;
-
-/// Their bytes, and of these too only half may wait for a listener.
-const MOST_BYTES: u32 = 4 * 1024 * 1024;
-
-/// What a reply costs beside its text.
+/// What a reply costs beside its text, in bytes.
 const REPLY_COST: usize = 256;
 
 /// A reply on its way.
@@ -78,7 +72,10 @@ enum Kind {
 #[derive(Clone)]
 pub(super) struct Replies {
     sender: mpsc::Sender<PendingReply>,
+    /// The bytes that are left.
     room: Arc<Semaphore>,
+    /// Most bytes that one reply takes of them.
+    most_of_one: usize,
     names: Arc<OwnNames>,
     events: Events,
 }
@@ -87,7 +84,7 @@ impl Replies {
     /// Delivers the reply to a command that was carried out; waits while there is no room.
     pub(super) async fn send(&self, request: &RequestId, json: Arc<str>) {
         // The other end outlives this one, and nobody closes the semaphore.
-        if let Ok(room) = Arc::clone(&self.room).acquire_many_owned(cost(&json)).await {
+        if let Ok(room) = Arc::clone(&self.room).acquire_many_owned(self.cost(&json)).await {
             let _ = self.sender.send(self.pending(request, json, Kind::Answer, room)).await;
         }
     }
@@ -103,7 +100,7 @@ impl Replies {
     }
 
     fn try_send(&self, request: &RequestId, json: Arc<str>, kind: Kind) {
-        let room = Arc::clone(&self.room).try_acquire_many_owned(cost(&json));
+        let room = Arc::clone(&self.room).try_acquire_many_owned(self.cost(&json));
         let sent = room.is_ok_and(|room| self.sender.try_send(self.pending(request, json, kind, room)).is_ok());
         if !sent {
             self.events.emit(&Event::ReplyDropped { request_id: request.clone() });
@@ -123,11 +120,12 @@ impl Replies {
             room,
         }
     }
-}
 
-/// What a reply takes of the bytes: of a very long one half of them, so that it finds room at all.
-fn cost(json: &str) -> u32 {
-    u32::try_from(json.len().saturating_add(REPLY_COST)).unwrap_or(MOST_BYTES).min(MOST_BYTES / 2)
+    /// What a reply takes of the bytes: of a very long one half of them, so that it finds room at all.
+    fn cost(&self, json: &str) -> u32 {
+        let bytes = json.len().saturating_add(REPLY_COST).min(self.most_of_one);
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
 }
 
 /// What became of an attempt.
@@ -148,28 +146,35 @@ pub(super) struct Delivery<B> {
     incoming: mpsc::Receiver<PendingReply>,
     waiting: BTreeMap<(Instant, u64), PendingReply>,
     waiting_bytes: usize,
+    /// Most bytes that may wait for a listener; beyond that the next one to be tried is only in its key.
+    most_waiting: usize,
     count: u64,
     /// Requests whose answer is not published any more, with when that was said.
     conflicts: BTreeMap<RequestId, Instant>,
 }
 
 /// A way to hand over replies, and their delivery. Each is kept at its key for `keep`; once the intake is closed they are
-/// published for a short while only.
+/// published for a short while only. Those on their way take `most_bytes`, and of these half may wait for a listener.
 pub(super) fn replies<B: Bus>(
     bus: Arc<B>,
     events: Events,
-    keep: Duration,
+    (keep, most_bytes): (Duration, usize),
     intake: CancellationToken,
 ) -> (Replies, Delivery<B>) {
-    let (sender, incoming) = mpsc::channel(MOST);
+    let (sender, incoming) = mpsc::channel((most_bytes / REPLY_COST).max(1));
+    let half = most_bytes / 2;
     let replies = Replies {
         sender,
-        room: Arc::new(Semaphore::new(MOST_BYTES as usize)),
+        room: Arc::new(Semaphore::new(most_bytes)),
+        most_of_one: half,
         names: Arc::new(bus.names().clone()),
         events,
     };
     let (waiting, conflicts) = (BTreeMap::new(), BTreeMap::new());
-    (replies, Delivery { bus, keep, intake, incoming, waiting, waiting_bytes: 0, count: 0, conflicts })
+    (
+        replies,
+        Delivery { bus, keep, intake, incoming, waiting, waiting_bytes: 0, most_waiting: half, count: 0, conflicts },
+    )
 }
 
 impl<B: Bus> Delivery<B> {
@@ -247,7 +252,7 @@ impl<B: Bus> Delivery<B> {
         self.count = self.count.wrapping_add(1);
         self.waiting_bytes = self.waiting_bytes.saturating_add(reply.room.num_permits());
         self.waiting.insert((Instant::now() + wait, self.count), reply);
-        while self.waiting.len() > MOST / 2 || self.waiting_bytes > MOST_BYTES as usize / 2 {
+        while self.waiting_bytes > self.most_waiting {
             if self.take_next().is_none() {
                 break;
             }

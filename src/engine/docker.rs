@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::{ApiVersion, Engine, EngineError, EngineVersion, ExecCommand, Output, PullImage, RemoveContainer, Upload};
+use crate::memory::MemoryBounds;
 use crate::spec::{CreateContainer, NetworkBody};
 
 mod answer;
@@ -66,10 +67,10 @@ struct Agreed {
 }
 
 impl Docker {
-    /// An Engine that is not yet connected to.
+    /// An Engine that is not yet connected to, whose answers are read within the bounds.
     #[must_use]
-    pub fn new(host: Host, client_config: Option<PathBuf>) -> Self {
-        Self { client: Client::new(host), client_config, agreed: Mutex::default() }
+    pub fn new(host: Host, client_config: Option<PathBuf>, bounds: MemoryBounds) -> Self {
+        Self { client: Client::new(host, bounds.engine_answer), client_config, agreed: Mutex::default() }
     }
 
     /// The version that is spoken. Asked for once, by whoever comes first, until a connection breaks.

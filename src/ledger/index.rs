@@ -128,10 +128,10 @@ impl Index {
         self.jobs.values().map(|kept| kept.bytes).sum()
     }
 
-    /// Bytes above which the file is worth writing anew.
-    pub(super) fn file_limit(&self) -> u64 {
+    /// Bytes above which a file is worth writing anew that holds `others` beside the records.
+    pub(super) fn file_limit(&self, others: u64) -> u64 {
         let slack = (self.limits.bytes / 16).min(1024 * 1024);
-        self.bytes().saturating_mul(2).saturating_add(slack)
+        self.bytes().saturating_add(others).saturating_mul(2).saturating_add(slack)
     }
 
     /// Enters a record's line: in the place of the same run's earlier line, else as the newest.

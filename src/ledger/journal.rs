@@ -78,13 +78,15 @@ pub struct Journal {
     synced: u64,
     /// What the file itself says of that.
     marked: u64,
+    /// Bytes that were no records when the file was last written anew.
+    others: u64,
 }
 
 impl Journal {
     /// A journal that is not loaded yet: it is empty, and nothing can be appended.
     #[must_use]
     pub fn new(disk: Box<dyn Disk>, limits: Limits) -> Self {
-        Self { disk, index: Index::new(limits), length: 0, synced: 0, marked: 0 }
+        Self { disk, index: Index::new(limits), length: 0, synced: 0, marked: 0, others: 0 }
     }
 
     /// Reads the file, takes its entries into `known`, and makes it whole where it is not. Says under what name a damaged
@@ -180,7 +182,7 @@ impl Journal {
 
     /// Whether more than half of the file, and enough to be worth it, is no longer wanted.
     pub fn wants_rewrite(&self) -> bool {
-        self.length > self.index.file_limit()
+        self.length > self.index.file_limit(self.others)
     }
 
     /// Writes the file anew: `snapshot`, and the records that are kept. The old file is kept under the name `aside`.
@@ -203,6 +205,7 @@ impl Journal {
         self.disk.rename(NEW, FILE)?;
         self.index.move_to(&offsets);
         (self.length, self.synced, self.marked) = (length, length, 0);
+        self.others = length.saturating_sub(self.index.bytes());
         Ok(())
     }
 

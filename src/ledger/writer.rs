@@ -25,7 +25,7 @@ const SYNC: Duration = Duration::from_secs(1);
 /// Time between two tries of a store that was set aside.
 const RETRY: Duration = Duration::from_mins(1);
 
-/// Bytes of records that are kept in memory where there is no disk; before it is written anew it takes four times that.
+/// Bytes of records that are kept in memory where there is no disk; before it is written anew it takes more than twice that.
 const MEMORY_BYTES: u64 = 256 * 1024;
 
 /// What is written at once where much waits.
@@ -126,9 +126,7 @@ impl Writer {
         if self.dirty.is_some_and(|since| since + SYNC <= now) {
             self.sync();
         }
-        if self.journal.wants_rewrite() {
-            self.rewrite();
-        }
+        self.tidy();
         if self.aside.as_ref().is_some_and(|aside| aside.retry_at <= now) {
             self.come_back(now);
         }
@@ -136,6 +134,13 @@ impl Writer {
         let retry = self.aside.as_ref().map(|aside| aside.retry_at);
         let next = [sync, retry].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    /// Writes the store anew where most of it is no longer wanted.
+    pub(super) fn tidy(&mut self) {
+        if self.journal.wants_rewrite() {
+            self.rewrite();
+        }
     }
 
     /// Makes everything safe now.

@@ -103,7 +103,7 @@ impl Log {
             | Event::ReactionEnded { error: Some(_), .. } => Some(&self.failed),
             Event::RunWaits { .. } => Some(&self.runs),
             Event::RunEnded { report } if report.trigger == Trigger::Command => Some(&self.runs),
-            Event::ServiceOperated { .. } => Some(&self.operations),
+            Event::ServiceOperated { .. } | Event::PauseChanged { .. } => Some(&self.operations),
             Event::ReactionBegins { .. } | Event::ReactionEnded { error: None, .. } => Some(&self.reactions),
             Event::ScheduleChanged { .. }
             | Event::ScheduleRefused { .. }
@@ -137,7 +137,6 @@ impl Log {
             | Event::SlotQueued { .. }
             | Event::SlotSkipped { .. }
             | Event::SlotsMissed { .. }
-            | Event::PauseChanged { .. }
             | Event::ProjectChanged { .. }
             | Event::ProjectBroken { .. }
             | Event::ProjectFilesChanged { .. }
@@ -165,8 +164,12 @@ impl Observer for Log {
             Event::ScheduleRefused { error } => {
                 warn!(target: DISPATCHER, error, suppressed, "schedule not followed");
             }
-            Event::PauseChanged { service, paused: true } => info!(target: SCHEDULER, %service, "schedule paused"),
-            Event::PauseChanged { service, paused: false } => info!(target: SCHEDULER, %service, "schedule resumed"),
+            Event::PauseChanged { service, paused: true } => {
+                info!(target: SCHEDULER, %service, suppressed, "schedule paused");
+            }
+            Event::PauseChanged { service, paused: false } => {
+                info!(target: SCHEDULER, %service, suppressed, "schedule resumed");
+            }
             Event::SlotDue { service, slot } => {
                 debug!(target: SCHEDULER, %service, slot = slot.to_rfc3339(), "slot due");
             }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sense_orchestrator::bus::redis::{Address, RedisBus};
-use sense_orchestrator::bus::{
-    Bus, BusError, Event, LONGEST_VALUE, Subscription, Unreadable, Value, has_readings_since,
-};
+use sense_orchestrator::bus::{Bus, BusError, Event, Subscription, Unreadable, Value, has_readings_since};
 use sense_orchestrator::clock::Timestamp;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
+use crate::support::bounds::bounds;
 use crate::support::bus::FakeBus;
 use crate::support::redis::{Answer, RedisServer, RunningBus};
 
@@ -213,14 +212,15 @@ async fn who_listens_by_exactly_this_channel_is_counted(server: impl Server) {
 
 async fn a_value_that_is_too_large_or_no_text_is_said_to_be_so(server: impl Server) {
     let bus = server.bus();
-    let fits = "x".repeat(LONGEST_VALUE);
+    let fits = "x".repeat(bounds().value);
     for n in 0..5 {
         bus.set(&format!("fits{n}"), &fits, None).await.unwrap();
     }
     bus.set("large", &"x".repeat(10 << 20), None).await.unwrap();
     bus.push("list", "1", 2).await.unwrap();
     let keys = names(&["fits0", "large", "fits1", "none", "fits2", "list", "fits3", "fits4"]);
-    let [large, list] = [Unreadable::TooLong { bytes: 10 << 20 }, Unreadable::NotText].map(Value::Unreadable);
+    let [large, list] =
+        [Unreadable::TooLong { bytes: 10 << 20, most: bounds().value }, Unreadable::NotText].map(Value::Unreadable);
     let fits = || Value::Text(fits.clone());
     let expected = [fits(), large, fits(), Value::Absent, fits(), list, fits(), fits()];
     assert!(bus.read(&keys).await.unwrap() == expected, "what was read differs");

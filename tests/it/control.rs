@@ -108,9 +108,11 @@ async fn garbage_silence_and_endless_requests_do_not_stop_it_from_answering() {
     let mut said = String::new();
     newer.read_to_string(&mut said).await.unwrap();
     assert!(said.contains("this daemon understands 1"), "{said}");
+    // One that listens beside it and says nothing.
+    let beside = std::os::unix::net::UnixListener::bind(site.folder.0.join("beside.sock")).unwrap();
     answered(|| site.command(&["health"])).await;
     end(daemon).await;
-    drop(silent);
+    drop((silent, beside));
     site.close().await;
 }
 

@@ -34,8 +34,8 @@ const WAIT: &[&str] = &["POST", "/containers/", "/wait"];
 const REMOVE: &[&str] = &["DELETE", "/containers/"];
 
 /// A site whose daemon reaches the Engine through a proxy.
-async fn site(settings: &str) -> Option<(Site, Proxy)> {
-    let mut site = Site::new(SHORT, settings).await?;
+async fn site(services: &str, settings: &str) -> Option<(Site, Proxy)> {
+    let mut site = Site::new(services, settings).await?;
     let socket = site.folder.0.join("engine.sock");
     site.host = format!("unix://{}", socket.display());
     let proxy = Proxy::start(&socket, &docker::host());
@@ -44,7 +44,7 @@ async fn site(settings: &str) -> Option<(Site, Proxy)> {
 
 #[tokio::test]
 async fn a_kill_in_any_call_of_a_run_leaves_nothing_that_the_next_start_does_not_clean_up() {
-    let Some((site, proxy)) = site(SHORT_SETTINGS).await else { return };
+    let Some((site, proxy)) = site(SHORT, SHORT_SETTINGS).await else { return };
     for (count, call) in [CREATE, START, WAIT, REMOVE].into_iter().enumerate() {
         proxy.expect(call, Mishap::Held(Duration::from_millis(700)));
         let mut first = site.start();
@@ -72,7 +72,7 @@ async fn a_kill_in_any_call_of_a_run_leaves_nothing_that_the_next_start_does_not
 
 #[tokio::test]
 async fn calls_that_are_carried_out_and_answered_wrongly_leave_no_container() {
-    let Some((site, proxy)) = site(SHORT_SETTINGS).await else { return };
+    let Some((site, proxy)) = site(SHORT, SHORT_SETTINGS).await else { return };
     for (call, mishap) in [
         (CREATE, Mishap::Cut),
         (CREATE, Mishap::Refused),
@@ -97,7 +97,7 @@ async fn calls_that_are_carried_out_and_answered_wrongly_leave_no_container() {
 
 #[tokio::test]
 async fn calls_that_are_carried_out_and_never_answered_leave_no_container() {
-    let Some((site, proxy)) = site(LIMITED_SETTINGS).await else { return };
+    let Some((site, proxy)) = site(SHORT, LIMITED_SETTINGS).await else { return };
     let messages = [(CREATE, "run timed out", "not started within 15s"), (START, "run failed", "exited 3")];
     for (count, (call, message, error)) in messages.into_iter().enumerate() {
         proxy.expect(call, Mishap::Unanswered);
@@ -112,9 +112,76 @@ async fn calls_that_are_carried_out_and_never_answered_leave_no_container() {
     site.close().await;
 }
 
+const STALLED: &str = "
+  short: {image: IMAGE, command: [sh, -c, 'exit 3'], profiles: [poll]}
+  other: {image: IMAGE, command: ['true'], network_mode: none, profiles: [poll]}
+";
+
+const STALLED_SETTINGS: &str = "
+services:
+  short: {every: 6s, timeout: 5s}
+  other: {every: 1s}
+";
+
+#[tokio::test]
+async fn an_answer_that_stalls_ends_its_own_run_at_its_limit_and_holds_up_no_other() {
+    let Some((site, proxy)) = site(STALLED, STALLED_SETTINGS).await else { return };
+    proxy.expect(&["GET", "/networks/"], Mishap::Stalled);
+    let mut daemon = site.start();
+    let line = daemon.says("run timed out", Some("short")).await;
+    assert_eq!((line["error"].as_str(), proxy.met()), (Some("not started within 5s"), 1));
+    let others = daemon.seen.iter().filter(|line| line["message"] == "run succeeded" && line["service"] == "other");
+    assert!(others.count() >= 2, "{:#?}", daemon.seen);
+    daemon.says("run failed", Some("short")).await;
+    daemon.signal("-TERM");
+    assert!(daemon.ends().await.success());
+    site.close().await;
+}
+
+const STUCK: &str = "
+  stuck: {image: IMAGE, command: [sleep, '300'], init: true, stop_grace_period: 1s, network_mode: none, profiles: [poll]}
+";
+
+const STUCK_SETTINGS: &str = "
+services:
+  stuck: {every: 1h, timeout: 1s}
+";
+
+#[tokio::test]
+async fn a_run_that_does_not_end_after_its_limit_and_its_grace_makes_the_daemon_unwell() {
+    let Some((site, proxy)) = site(STUCK, STUCK_SETTINGS).await else { return };
+    for call in [&["POST", "/containers/", "/stop"], &["POST", "/containers/", "/kill"]] {
+        proxy.expect(call, Mishap::Held(Duration::from_hours(1)));
+    }
+    let mut daemon = site.start();
+    site.runs("stuck").await;
+    let begun = Instant::now();
+    let health = loop {
+        let asked = site.command(&["health"]).output().await.unwrap();
+        let health: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap_or_default();
+        if health["well"] == false {
+            assert_eq!(asked.status.code(), Some(1));
+            break health;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{asked:?}");
+        sleep(Duration::from_millis(500)).await;
+    };
+    // Its limit, its grace period, and 15 s, of which the start of the container took a part.
+    assert!((13..25).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    let problem = health["problems"][0].as_str().unwrap_or_default();
+    assert!(problem.starts_with("run ") && problem.ends_with(" of stuck goes on past its limit"), "{health}");
+    daemon.signal("-KILL");
+    assert!(!daemon.ends().await.success());
+    let mut next = site.start();
+    site.has_no_one_offs().await;
+    next.signal("-TERM");
+    assert!(next.ends().await.success());
+    site.close().await;
+}
+
 #[tokio::test]
 async fn a_daemon_without_an_engine_waits_for_it_and_then_runs_everything() {
-    let Some((site, proxy)) = site(SHORT_SETTINGS).await else { return };
+    let Some((site, proxy)) = site(SHORT, SHORT_SETTINGS).await else { return };
     drop(proxy);
     let mut daemon = site.start();
     daemon.says_all(&["engine not there yet, trying on", "engine unavailable"]).await;

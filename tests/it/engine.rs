@@ -10,6 +10,7 @@ use sense_orchestrator::engine::{ApiVersion, Engine, EngineError, ExecCommand, P
 use sense_orchestrator::spec::{ContainerBody, CreateContainer, NetworkBody};
 use tokio::time::Instant;
 
+use crate::support::bounds::bounds;
 use crate::support::docker;
 use crate::support::engine::{FakeEngine, Fault, Script};
 use crate::support::stack::Stack;
@@ -319,7 +320,7 @@ async fn an_engine_that_is_not_there_is_unavailable_and_is_found_once_it_is() {
     std::fs::create_dir_all(&folder).unwrap();
     let socket = folder.join("docker.sock");
     let host = sense_orchestrator::engine::docker::Host::Unix(socket.clone());
-    let engine = sense_orchestrator::engine::docker::Docker::new(host, None);
+    let engine = sense_orchestrator::engine::docker::Docker::new(host, None, bounds());
     let error = engine.image("x").await.unwrap_err();
     assert!(matches!(error, EngineError::Unavailable { .. }), "{error:?}");
     let found = docker::engine().await;

@@ -227,6 +227,28 @@ async fn the_file_stays_in_proportion_to_what_is_kept() {
     assert_eq!(later.next_iteration(&job("a")), 20_001);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_store_without_a_thread_stays_small_however_many_commands_come() {
+    let disk = CutDisk::default();
+    let ledger = open(&disk, Limits { records: 50, bytes: 256 * 1024, ..LIMITS });
+    let (mut written, mut rewritten) = (0, 0);
+    for number in 0..4000 {
+        let request = Request {
+            id: format!("r{number}").parse().unwrap(),
+            at: Timestamp(1_800_000_000.0),
+            fingerprint: "status".into(),
+            run_id: None,
+            reply: Some("x".repeat(400)),
+        };
+        let _ = ledger.write(&Entry::Request(request));
+        let length = disk.bytes(FILE).len();
+        rewritten += usize::from(length < written);
+        written = length;
+        assert!(length < 2 << 20, "{length} bytes after {number} commands");
+    }
+    assert!((1..20).contains(&rewritten), "written anew {rewritten} times");
+}
+
 /// What a life has written, by run, and what of it is safe.
 #[derive(Default)]
 struct Promised {

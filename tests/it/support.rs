@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+pub(crate) mod bounds;
 #[allow(dead_code, reason = "the twin uses the rest")]
 pub(crate) mod bus;
 pub(crate) mod docker;

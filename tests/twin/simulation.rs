@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cut_disk::{self, CutDisk};
 use crate::dice::Dice;
 use crate::scenario::{Act, Away, Deed, PROJECT, QUIET, Scenario, TROUBLE};
+use crate::support::bounds::bounds;
 use crate::support::bus::{BusFault, FakeBus, Written};
 use crate::support::engine::{Fact, FakeEngine, Fault, Script};
 use crate::support::time;
@@ -396,6 +397,7 @@ impl World {
             projects: Arc::new(Projects::open(options).unwrap_or_else(|errors| panic!("{errors}"))),
             compose: ComposeOptions::default(),
             own_service: None,
+            bounds: bounds(),
             ledger: ledger.clone(),
             redis_by: Instant::now() + Duration::from_secs(3),
         };

@@ -1,5 +1,7 @@
 //! The fakes of the other tests.
 
+#[path = "../it/support/bounds.rs"]
+pub(crate) mod bounds;
 #[allow(dead_code, reason = "the other tests use the rest")]
 #[path = "../it/support/bus.rs"]
 pub(crate) mod bus;

@@ -16,9 +16,6 @@ use super::socket::{self, Lost, Socket, one_line, request};
 /// Most bytes that one read brings.
 const READ: usize = 64 * 1024;
 
-/// Longest payload that is handed over, in bytes; a longer one is skipped and counted as lost.
-const LONGEST_PAYLOAD: usize = 3 * 512 * 1024;
-
 /// Longest line of an error, a status or a length, in bytes.
 const LONGEST_LINE: usize = 8 * 1024;
 
@@ -47,13 +44,16 @@ pub(super) struct Subscriber {
     /// When the answer to a ping is due.
     pub(super) answer_due: Option<Instant>,
     limit: Duration,
+    /// Longest payload that is handed over, in bytes; a longer one is skipped and counted as lost.
+    longest_payload: usize,
 }
 
 impl Subscriber {
-    /// Connects and logs in. Every answer comes within `limit`, or it is an error.
-    pub(super) async fn connect(dialer: &Dialer, limit: Duration) -> Result<Self, Lost> {
+    /// Connects and logs in. Every answer comes within `limit`, or it is an error. A payload may have half of what may wait.
+    pub(super) async fn connect(dialer: &Dialer, limit: Duration, most_waiting: usize) -> Result<Self, Lost> {
         let socket = socket::connect(dialer, limit).await?;
-        Ok(Self { socket, buffer: BytesMut::new(), skip: 0, answer_due: None, limit })
+        let (buffer, longest_payload) = (BytesMut::new(), most_waiting / 2);
+        Ok(Self { socket, buffer, skip: 0, answer_due: None, limit, longest_payload })
     }
 
     /// Subscribes to channels and waits for the confirmations. Messages that arrive meanwhile are returned.
@@ -114,7 +114,7 @@ impl Subscriber {
             self.skip -= skipped;
             return Ok(if self.skip == 0 { Some(Arrival::TooLong) } else { None });
         }
-        let mut reader = Reader { bytes: &self.buffer, at: 0 };
+        let mut reader = Reader { bytes: &self.buffer, at: 0, longest_payload: self.longest_payload };
         let parsed = reader.answer();
         let end = reader.at;
         match parsed {
@@ -172,6 +172,7 @@ enum Parsed {
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    longest_payload: usize,
 }
 
 enum Word {
@@ -242,7 +243,7 @@ impl Reader<'_> {
         let Some(number) = self.number(line.start + 1..line.end) else { return Word::Broken };
         match (kind, usize::try_from(number)) {
             (b':', _) | (b'$', Err(_)) => Word::Other,
-            (b'$', Ok(length)) if length > LONGEST_PAYLOAD => Word::TooLong(length),
+            (b'$', Ok(length)) if length > self.longest_payload => Word::TooLong(length),
             (b'$', Ok(length)) => {
                 let text = self.at..self.at + length;
                 if self.bytes.len() < text.end + 2 {
@@ -260,9 +261,12 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
+    const LONGEST_PAYLOAD: usize = 1 << 20;
+
     fn reading(bytes: &[u8]) -> Subscriber {
         let socket = Box::new(tokio::io::join(std::io::Cursor::new(bytes.to_vec()), tokio::io::sink()));
-        Subscriber { socket, buffer: BytesMut::new(), skip: 0, answer_due: None, limit: Duration::from_secs(1) }
+        let (buffer, limit) = (BytesMut::new(), Duration::from_secs(1));
+        Subscriber { socket, buffer, skip: 0, answer_due: None, limit, longest_payload: LONGEST_PAYLOAD }
     }
 
     fn message(payload: &[u8]) -> Vec<u8> {

@@ -4,11 +4,8 @@ use fred::prelude::KeysInterface;
 use fred::types::Value as FredValue;
 use futures::future::join_all;
 
-use super::{LONGEST_ANSWER, RedisBus};
-use crate::bus::{BusError, Call, KeysPage, LONGEST_VALUE, Unreadable, Value};
-
-/// Most bytes of values that are fetched together: less than an answer may have.
-const FETCHED: u64 = LONGEST_ANSWER as u64 / 2;
+use super::RedisBus;
+use crate::bus::{BusError, Call, KeysPage, Unreadable, Value};
 
 /// Keys that the server looks at for one page: however long they are, a page of them is a short answer.
 const LOOKED_AT: u32 = 100;
@@ -39,6 +36,8 @@ impl RedisBus {
         let mut values: Vec<Value> = Vec::with_capacity(keys.len());
         let mut fetched = Vec::new();
         let (mut together, mut bytes) = (Vec::new(), 0);
+        // Less than an answer may have.
+        let together_at_most = self.0.bounds.redis_answer as u64 / 2;
         for (key, size) in keys.iter().zip(self.sizes(keys).await?) {
             let size = match size {
                 Ok(size) => size,
@@ -48,7 +47,7 @@ impl RedisBus {
                 }
             };
             values.push(Value::Absent);
-            if bytes + size > FETCHED {
+            if bytes + size > together_at_most {
                 fetched.extend(self.fetch(std::mem::take(&mut together)).await?);
                 bytes = 0;
             }
@@ -69,10 +68,11 @@ impl RedisBus {
     async fn sizes(&self, keys: &[String]) -> Result<Vec<Result<u64, Unreadable>>, BusError> {
         let client = self.0.client()?;
         let asked = join_all(keys.iter().map(|key| client.strlen::<u64, _>(key.clone()))).await;
+        let most = self.0.bounds.value;
         let sizes = keys.iter().zip(asked).map(|(key, size)| {
             let call = Call { name: "STRLEN", key: Some(key), writes: false };
             match size {
-                Ok(bytes) if bytes > LONGEST_VALUE as u64 => Ok(Err(Unreadable::TooLong { bytes })),
+                Ok(bytes) if bytes > most as u64 => Ok(Err(Unreadable::TooLong { bytes, most })),
                 Ok(bytes) => {
                     self.0.refusals().accepted(call);
                     Ok(Ok(bytes))
@@ -94,7 +94,7 @@ impl RedisBus {
             FredValue::Array(values) => values,
             single => vec![single],
         };
-        Ok(values.into_iter().map(value).collect())
+        Ok(values.into_iter().map(|fetched| value(fetched, self.0.bounds.value)).collect())
     }
 }
 
@@ -106,13 +106,13 @@ fn beginning_with(prefix: &str) -> String {
 }
 
 /// A value as it was fetched; it may have grown since its size was asked for.
-fn value(fetched: FredValue) -> Value {
+fn value(fetched: FredValue, most: usize) -> Value {
     if fetched.is_null() {
         return Value::Absent;
     }
     match fetched.into_string() {
-        Some(text) if text.len() <= LONGEST_VALUE => Value::Text(text),
-        Some(text) => Value::Unreadable(Unreadable::TooLong { bytes: text.len() as u64 }),
+        Some(text) if text.len() <= most => Value::Text(text),
+        Some(text) => Value::Unreadable(Unreadable::TooLong { bytes: text.len() as u64, most }),
         None => Value::Unreadable(Unreadable::NotText),
     }
 }

@@ -22,9 +22,6 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::connect::{Host, Socket, dial};
 
-/// Longest answer that is read into memory, in bytes.
-pub(super) const ANSWER_LIMIT: usize = 4 << 20;
-
 /// Answers that are longer than this are read few at a time, so that many calls at once don't add up.
 const SMALL_ANSWER: usize = 64 << 10;
 
@@ -206,6 +203,8 @@ impl Connection {
 /// The Engine's side of all connections.
 pub(super) struct Client {
     host: Host,
+    /// Longest answer that is read into memory, in bytes.
+    answer_limit: usize,
     idle: Mutex<Vec<Connection>>,
     /// How often a connection ended that was in use or to be used again.
     breaks: AtomicU64,
@@ -213,9 +212,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(host: Host) -> Self {
+    pub(super) fn new(host: Host, answer_limit: usize) -> Self {
         let large = Semaphore::new(LARGE_ANSWERS);
-        Self { host, idle: Mutex::default(), breaks: AtomicU64::new(0), large }
+        Self { host, answer_limit, idle: Mutex::default(), breaks: AtomicU64::new(0), large }
     }
 
     /// How often a connection broke: the Engine that answers may be another one since.
@@ -311,16 +310,22 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Reads the body to its end, or fails when it is longer than [`ANSWER_LIMIT`].
+    /// Most bytes of the body that may be held at a time.
+    pub(super) fn limit(&self) -> usize {
+        self.client.answer_limit
+    }
+
+    /// Reads the body to its end, or fails when it is longer than the limit.
     pub(super) async fn read(mut self) -> Result<Whole<'a>, Failure> {
-        if self.body.size_hint().lower() > ANSWER_LIMIT as u64 {
-            return Err(Failure::TooLong(ANSWER_LIMIT));
+        let limit = self.limit();
+        if self.body.size_hint().lower() > limit as u64 {
+            return Err(Failure::TooLong(limit));
         }
         let (mut all, mut turn) = (BytesMut::new(), None);
         while let Some(piece) = self.next().await? {
             let length = all.len() + piece.len();
-            if length > ANSWER_LIMIT {
-                return Err(Failure::TooLong(ANSWER_LIMIT));
+            if length > limit {
+                return Err(Failure::TooLong(limit));
             }
             if length > SMALL_ANSWER && turn.is_none() {
                 turn = self.client.large.acquire().await.ok();

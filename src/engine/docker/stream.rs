@@ -5,8 +5,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::http::{Answer, Failure};
 use crate::request::{Output, OutputStream};
 
-/// Longest line that is read into memory, in bytes. An event holds all labels of its container.
-const LINE_LIMIT: usize = 1 << 20;
+/// The share of what a whole answer may have that a line may have. An event holds all labels of its container.
+const LINE_SHARE: usize = 4;
 
 /// An answer line by line.
 pub(super) struct Lines<'a> {
@@ -35,8 +35,9 @@ impl<'a> Lines<'a> {
                 continue;
             }
             self.searched = self.buffer.len();
-            if self.searched > LINE_LIMIT {
-                return Err(Failure::TooLong(LINE_LIMIT));
+            let limit = self.answer.limit() / LINE_SHARE;
+            if self.searched > limit {
+                return Err(Failure::TooLong(limit));
             }
             let Some(piece) = self.answer.next().await? else {
                 self.searched = 0;

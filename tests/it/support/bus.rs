@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use sense_orchestrator::bus::subscription::{Feed, subscription};
 use sense_orchestrator::bus::{
-    Bus, BusError, Call, Connection, KeysPage, LONGEST_VALUE, Refusals, Subscription, Unreadable, Value as Found,
+    Bus, BusError, Call, Connection, KeysPage, Refusals, Subscription, Unreadable, Value as Found,
 };
 use sense_orchestrator::message::OwnNames;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::bounds::bounds;
 use super::time::now;
 
 /// Keys of one page.
@@ -101,8 +102,8 @@ impl State {
     fn find(&mut self, key: &str) -> Found {
         match self.live(key).map(|entry| &entry.value) {
             None => Found::Absent,
-            Some(Stored::Text(text)) if text.len() > LONGEST_VALUE => {
-                Found::Unreadable(Unreadable::TooLong { bytes: text.len() as u64 })
+            Some(Stored::Text(text)) if text.len() > bounds().value => {
+                Found::Unreadable(Unreadable::TooLong { bytes: text.len() as u64, most: bounds().value })
             }
             Some(Stored::Text(text)) => Found::Text(text.clone()),
             Some(Stored::List(_)) => {
@@ -316,7 +317,7 @@ impl Bus for FakeBus {
     }
 
     fn subscribe(&self, channels: &[String]) -> Subscription {
-        let (feed, subscription) = subscription(channels);
+        let (feed, subscription) = subscription(channels, bounds().messages);
         let mut state = self.state();
         if self.connection.borrow().is_up() {
             feed.live(state.generation);

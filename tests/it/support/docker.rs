@@ -7,6 +7,7 @@ use bollard_client::query_parameters::CreateImageOptions;
 use futures::TryStreamExt;
 use sense_orchestrator::engine::docker::{Docker, Host};
 
+use super::bounds::bounds;
 use super::{missing_server, uses_engine};
 
 /// An image whose only content is a static busybox with its applets.
@@ -28,7 +29,7 @@ pub(crate) async fn engine() -> Option<Arc<Docker>> {
         Ok(client) if client.ping().await.is_ok() => {
             uses_engine();
             ensure_image(&client).await;
-            Some(Arc::new(Docker::new(host, None)))
+            Some(Arc::new(Docker::new(host, None, bounds())))
         }
         _ => missing_server("docker"),
     }

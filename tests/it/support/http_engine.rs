@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
+use super::bounds::bounds;
 use super::stack::Folder;
 
 /// What becomes of a request.
@@ -75,7 +76,7 @@ impl HttpEngine {
 
     /// The adapter under test, at this Engine.
     pub(crate) fn client(&self) -> Docker {
-        Docker::new(Host::Unix(self.folder.0.join("engine.sock")), None)
+        Docker::new(Host::Unix(self.folder.0.join("engine.sock")), None, bounds())
     }
 
     /// Method and path of all requests so far.

@@ -24,12 +24,17 @@ pub(crate) enum Mishap {
     Refused,
     /// It is carried out, and never answered.
     Unanswered,
+    /// It is carried out, and its answer stops after 8 bytes of its body.
+    Stalled,
 }
+
+/// Bytes of a body that arrive of an answer that stalls.
+const BEFORE_STALL: usize = 8;
 
 #[derive(Debug, Default)]
 struct State {
     /// Words of a request line, all of which the call has, and what happens to the first such call.
-    mishap: Option<(&'static [&'static str], Mishap)>,
+    mishaps: Vec<(&'static [&'static str], Mishap)>,
     /// Calls that met with a mishap.
     met: usize,
 }
@@ -67,7 +72,7 @@ impl Proxy {
 
     /// Lets the next call whose request line has all of these words meet with a mishap.
     pub(crate) fn expect(&self, words: &'static [&'static str], mishap: Mishap) {
-        self.state.lock().unwrap().mishap = Some((words, mishap));
+        self.state.lock().unwrap().mishaps.push((words, mishap));
     }
 
     /// How many calls met with a mishap.
@@ -85,9 +90,9 @@ async fn pass(mut client: UnixStream, engine: &Path, state: &Mutex<State>) -> st
     let line = String::from_utf8_lossy(&head[..end]).into_owned();
     let mishap = {
         let mut state = state.lock().unwrap();
-        let met = state.mishap.take_if(|(words, _)| words.iter().all(|word| line.contains(word)));
+        let met = state.mishaps.iter().position(|(words, _)| words.iter().all(|word| line.contains(word)));
         state.met += usize::from(met.is_some());
-        met.map(|(_, mishap)| mishap)
+        met.map(|at| state.mishaps.remove(at).1)
     };
     if let Some(Mishap::Held(time)) = mishap {
         sleep(time).await;
@@ -107,10 +112,16 @@ async fn pass(mut client: UnixStream, engine: &Path, state: &Mutex<State>) -> st
             let mut body = vec![0; length.unwrap_or(0)];
             client.read_exact(&mut body).await?;
             upstream.write_all(&body).await?;
-            if matches!(mishap, Mishap::Refused | Mishap::Unanswered) {
-                upstream.read_to_end(&mut Vec::new()).await?;
+            let mut answer = Vec::new();
+            if matches!(mishap, Mishap::Refused | Mishap::Unanswered | Mishap::Stalled) {
+                upstream.read_to_end(&mut answer).await?;
             }
             match mishap {
+                Mishap::Stalled => {
+                    let head = answer.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| at + 4);
+                    client.write_all(&answer[..head + BEFORE_STALL]).await?;
+                    std::future::pending::<()>().await;
+                }
                 Mishap::Unanswered => std::future::pending::<()>().await,
                 Mishap::Refused => client.write_all(REFUSAL).await?,
                 Mishap::Cut | Mishap::Held(_) => {}

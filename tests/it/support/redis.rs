@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::bounds::bounds;
 use super::missing_server;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -130,7 +131,7 @@ pub(crate) struct RunningBus {
 
 impl RunningBus {
     pub(crate) fn on(address: &Address) -> Self {
-        let bus = Arc::new(RedisBus::new(address, OwnNames::default()).expect("the address is usable"));
+        let bus = Arc::new(RedisBus::new(address, OwnNames::default(), bounds()).expect("the address is usable"));
         let stop = CancellationToken::new();
         let run = tokio::spawn({
             let (bus, stop) = (Arc::clone(&bus), stop.clone());

@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::bounds::bounds;
 use super::bus::FakeBus;
 use super::engine::{FakeEngine, Script};
 use super::stack::{history, ledger};
@@ -191,6 +192,7 @@ impl<B: Bus> Stack<B> {
             services: PollServices { scheduled: scheduled.collect(), on_command, permissions },
             max_in_flight: self.settings.commands.max_in_flight,
             reply_ttl: self.settings.commands.reply_ttl,
+            reply_bytes: bounds().replies,
         }
     }
 
