@@ -16,6 +16,45 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escape(text, |letter| is_obeyed(letter) && !matches!(letter, '\n' | '\t'), written)
 }
 
+/// A program's output as it comes: pieces may end within a letter or a colour, which are shown once they are whole.
+#[derive(Debug, Default)]
+pub struct OutputPieces {
+    rest: Vec<u8>,
+}
+
+impl OutputPieces {
+    /// Longest unfinished colour that is waited for, in bytes.
+    const LONGEST_COLOR: usize = 32;
+
+    /// What of the output so far can be shown now.
+    pub fn add(&mut self, piece: &[u8]) -> String {
+        let mut bytes = std::mem::take(&mut self.rest);
+        bytes.extend_from_slice(piece);
+        let unfinished = Self::unfinished(&bytes);
+        self.rest = bytes.split_off(bytes.len() - unfinished);
+        output(&String::from_utf8_lossy(&bytes))
+    }
+
+    /// What never was finished.
+    pub fn end(&mut self) -> String {
+        output(&String::from_utf8_lossy(&std::mem::take(&mut self.rest)))
+    }
+
+    /// Bytes at the end that more may follow on.
+    fn unfinished(bytes: &[u8]) -> usize {
+        let invalid = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+        if std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none()) {
+            return invalid.len();
+        }
+        let Some(color) = bytes.rsplit(|byte| *byte == 0x1b).next().filter(|color| color.len() < bytes.len()) else {
+            return 0;
+        };
+        let begun = color.first().is_none_or(|first| *first == b'[')
+            && color.iter().skip(1).all(|byte| byte.is_ascii_digit() || *byte == b';');
+        if begun && color.len() < Self::LONGEST_COLOR { color.len() + 1 } else { 0 }
+    }
+}
+
 /// A program's output with its line breaks, tabs, returns and colours; everything else that a terminal obeys is escaped.
 pub fn output(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
@@ -119,6 +158,22 @@ mod tests {
         assert_eq!(output(colours), colours);
         assert_eq!(output("\u{1b}[2J\u{1b}]0;x\u{7}\u{1b}[31"), "\\u{1b}[2J\\u{1b}]0;x\\u{7}\\u{1b}[31");
         assert_eq!(output("[1m"), "[1m");
+    }
+
+    #[test]
+    fn letters_and_colours_that_come_in_pieces_are_shown_whole() {
+        let text = "ü\u{1b}[1;31mröd\u{1b}[0m😀\n";
+        for size in 1..text.len() {
+            let mut pieces = OutputPieces::default();
+            let shown: String = text.as_bytes().chunks(size).map(|piece| pieces.add(piece)).collect();
+            assert_eq!(shown + &pieces.end(), text, "{size}");
+        }
+        let mut pieces = OutputPieces::default();
+        assert_eq!(pieces.add(b"a\xc3"), "a");
+        assert_eq!(pieces.add(b"b\x1b["), "\u{fffd}b");
+        assert_eq!(pieces.add(b"2J"), "\\u{1b}[2J");
+        assert_eq!(pieces.add(b"\x1b[1"), "");
+        assert_eq!(pieces.end(), "\\u{1b}[1");
     }
 
     proptest::proptest! {

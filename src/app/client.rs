@@ -1,6 +1,6 @@
 //! The subcommands that ask the running daemon.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -12,13 +12,14 @@ use crate::clock::Timestamp;
 use crate::control::client::Connection;
 use crate::control::{Answer, Request};
 use crate::record::{Record, State};
-use crate::request::OutputStream;
 use crate::settings::Settings;
 use crate::text;
 
+mod output;
 mod run;
 mod spinner;
 
+use output::Passage;
 use spinner::spinning;
 
 /// Rows of a table of runs where no other number is asked for.
@@ -73,10 +74,11 @@ pub(super) async fn carry_out(settings: &Settings, command: Command) -> Result<(
         }
         Command::Logs(cli::Logs { of: cli::OneRun { job, run }, follow }) => {
             let mut lines = ask::open(settings, Request::Logs { job, run, follow }).await?;
+            let mut passage = Passage::default();
             while let Some(line) = lines.next().await.map_err(anyhow::Error::from)? {
-                pass_on(line)?;
+                passage.pass_on(line)?;
             }
-            Ok(())
+            Ok(passage.end()?)
         }
         Command::Wait(cli::OneJob { job }) => {
             let what = format!("waiting for {job}");
@@ -195,28 +197,6 @@ fn note(line: &Answer) {
     if let Answer::Notice(notice) = line {
         say(notice);
     }
-}
-
-/// Passes a run's output on: as it is, but made safe where a terminal would obey it.
-fn pass_on(line: Answer) -> Result<(), Failed> {
-    let Answer::Output(output) = line else {
-        note(&line);
-        return Ok(());
-    };
-    let (stream, bytes) = (output.stream, output.bytes().context("the daemon's answer is not readable")?);
-    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
-    let written = match stream {
-        OutputStream::Stdout if stdout.is_terminal() => to_terminal(&mut stdout.lock(), &bytes),
-        OutputStream::Stdout => stdout.lock().write_all(&bytes),
-        OutputStream::Stderr if stderr.is_terminal() => to_terminal(&mut stderr.lock(), &bytes),
-        OutputStream::Stderr => stderr.lock().write_all(&bytes),
-    };
-    written.and_then(|()| stdout.lock().flush()).context("cannot write the output")?;
-    Ok(())
-}
-
-fn to_terminal(terminal: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
-    terminal.write_all(text::output(&String::from_utf8_lossy(bytes)).as_bytes())
 }
 
 /// Asks for something that ends with one word.

@@ -95,9 +95,8 @@ pub(super) fn reload<E: Engine, B: Bus>(
     let broken = watch::Sender::default();
     let asker = Asker { requests: sender, broken: broken.subscribe() };
     let file = sources.file();
+    let (started, last, waiting) = (origins, None, Vec::new());
     // Without a stamp the first look reads: the file may have changed since it was read at the start.
-    let (last, waiting) = (None, Vec::new());
-    let started = origins;
     let stamp = None;
     (asker, Reload { sources, place, engine, started, last, waiting, file, stamp, live, events, requests, broken })
 }

@@ -4,7 +4,8 @@ use std::process::Output;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::daemon::{Daemon, PATIENCE, Site};
 use crate::support::schema::Schema;
@@ -106,8 +107,11 @@ async fn everything_can_be_asked_for_without_redis() {
     let (code, stdout, stderr) = told(&run.wait_with_output().await.unwrap());
     assert_eq!((code, stdout.as_str()), (Some(130), "begun\n"), "{stderr}");
 
-    assert_eq!(told(&asked(&site, "start web").await).0, Some(0));
-    assert_eq!(told(&asked(&site, "stop web").await).0, Some(0));
+    for (line, done) in [("start web", "started"), ("restart web", "restarted"), ("stop web", "stopped")] {
+        let (code, stdout, _) = told(&asked(&site, line).await);
+        assert_eq!((code, stdout), (Some(0), format!("web is {done}\n")));
+        assert_eq!(site.is_up("web").await, done != "stopped", "{line}");
+    }
     assert_eq!(told(&asked(&site, "pause web").await).0, Some(1), "it has no schedule");
 
     assert_eq!(told(&asked(&site, "pause tick").await).0, Some(0));
@@ -194,6 +198,31 @@ async fn the_newest_runs_come_first_and_as_many_as_are_asked_for() {
     assert_eq!(json(&site, "inspect bad --run 2").await["iteration"], 2);
     let (code, _, error) = told(&asked(&site, "inspect bad --run 23").await);
     assert_eq!((code, error.as_str()), (Some(1), "bad has no run 23, or its record is no longer kept\n"));
+    end(site, daemon).await;
+}
+
+#[tokio::test]
+async fn a_run_that_waits_for_a_place_is_queued_and_events_are_told_as_they_happen() {
+    let settings = "scheduler: {max_parallel: 1}\nservices: {long: {every: 1h}, slow: {every: 1h}}\n";
+    let Some((site, daemon)) = started(settings).await else { return };
+    let mut events = site.command(&["events", "--follow", "--json"]).spawn().unwrap();
+    let mut lines = BufReader::new(events.stdout.take().unwrap()).lines();
+    let jobs = until(&site, "ls --json", |jobs| jobs[0]["state"] != "idle" && jobs[1]["state"] != "idle").await;
+    let mut states = [jobs[0]["state"].as_str().unwrap(), jobs[1]["state"].as_str().unwrap()];
+    states.sort_unstable();
+    assert_eq!(states, ["queued", "running"], "{jobs:#}");
+    assert_eq!(told(&asked(&site, "run bad").await).0, Some(3), "a run by hand waits for no place");
+    let ended = async {
+        loop {
+            let line = lines.next_line().await.unwrap().expect("they go on");
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if event["event"] == "run_ended" && event["report"]["service"] == "bad" {
+                return event;
+            }
+        }
+    };
+    let event = timeout(PATIENCE, ended).await.unwrap();
+    assert_eq!(event["report"]["exit_code"], 3);
     end(site, daemon).await;
 }
 

@@ -99,6 +99,14 @@ impl Site {
             .collect()
     }
 
+    /// Whether a container of the service runs, which is no one-off.
+    pub(crate) async fn is_up(&self, service: &str) -> bool {
+        let mut labels = self.label();
+        labels.extend([format!("com.docker.compose.service={service}"), "com.docker.compose.oneoff=False".into()]);
+        let found = self.engine.containers(&labels).await.unwrap();
+        found.iter().any(|container| container.state.is_some_and(|state| state.to_string() == "running"))
+    }
+
     /// Waits until the project has no one-off: what ran is removed after its verdict.
     pub(crate) async fn has_no_one_offs(&self) {
         let end = Instant::now() + PATIENCE;

@@ -31,6 +31,7 @@ fn stack(folder: &Path) -> String {
     command: [/orchestrator, --config, /project/settings.yaml, daemon]
     network_mode: none
     stop_grace_period: 3s
+    healthcheck: {{test: [CMD, /orchestrator, --config, /project/settings.yaml, health], interval: 1s}}
     volumes: [{}]
   tick: {{image: IMAGE, network_mode: none, command: [echo, one], profiles: [jobs]}}
 ",
@@ -57,7 +58,8 @@ async fn files_that_a_later_up_was_given_count_where_our_own_service_is_in_them(
         let all = [&["exec", "-T", "orchestrator", "/orchestrator", "--config", "/project/settings.yaml"], words];
         site.run_compose(&all.concat()).await
     };
-    site.compose(&["up", "-d"]).await;
+    // It is well without a Redis.
+    site.compose(&["up", "-d", "--wait"]).await;
     let own = site.containers().await;
     answers(&asked).await;
     assert!(asked(&["run", "tick"]).await.unwrap().starts_with("one\n"));
@@ -80,6 +82,8 @@ async fn files_that_a_later_up_was_given_count_where_our_own_service_is_in_them(
     assert_eq!(asked(&["reload"]).await.unwrap(), "nothing changed\n", "another stack under the same name");
     assert!(asked(&["run", "tick"]).await.unwrap().starts_with("two\n"));
 
+    let refused = asked(&["stop", "orchestrator"]).await.unwrap_err();
+    assert!(refused.contains("orchestrator's own service"), "{refused}");
     site.compose(&["restart", "orchestrator"]).await;
     answers(&asked).await;
     assert!(asked(&["run", "tick"]).await.unwrap().starts_with("two\n"), "after a restart, too");

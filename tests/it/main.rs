@@ -11,6 +11,7 @@
 mod any_text;
 mod architecture;
 mod asking;
+mod built_in;
 mod bus;
 mod chaos;
 mod check;

@@ -6,8 +6,9 @@ use std::io::{IsTerminal, Write};
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::output::Passage;
 use super::spinner::spinning;
-use super::{ended, pass_on, say, unexpected, verdict};
+use super::{ended, say, unexpected, verdict};
 use crate::app::{Failed, ask};
 use crate::control::client::Connection;
 use crate::control::{Answer, Request};
@@ -34,7 +35,7 @@ pub(super) async fn run(
     let request = Request::Run { job: job.clone(), environment, detach };
     let mut lines = ask::open(settings, request).await?;
     let mut last: Option<Record> = None;
-    let mut quiet = true;
+    let (mut quiet, mut passage) = (true, Passage::default());
     loop {
         let what = if quiet { format!("{job} begins") } else { String::new() };
         let next = or_interrupt(settings, &job, &what, &mut lines, &mut interrupts).await?;
@@ -42,7 +43,7 @@ pub(super) async fn run(
             Next::Line(Answer::Record(record)) => last = Some(*record),
             Next::Line(line) => {
                 quiet &= !matches!(line, Answer::Output(_));
-                pass_on(line)?;
+                passage.pass_on(line)?;
             }
             Next::End => break,
             Next::Detached => {
@@ -51,6 +52,7 @@ pub(super) async fn run(
             }
         }
     }
+    passage.end()?;
     let record = last.ok_or_else(unexpected)?;
     if detach {
         return Ok(super::print(&record.iteration.unwrap_or_default().to_string())?);
