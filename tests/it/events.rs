@@ -270,7 +270,7 @@ async fn an_edit_of_the_compose_files_is_said_once_whether_it_can_be_used_or_not
 }
 
 /// Events that no message causes, and `messages_ignored`, which the dispatcher says once a minute.
-const NOT_BY_A_MESSAGE_EACH: [&str; 14] = [
+const NOT_BY_A_MESSAGE_EACH: [&str; 18] = [
     "scheduled",
     "slot_skipped",
     "slots_missed",
@@ -284,6 +284,10 @@ const NOT_BY_A_MESSAGE_EACH: [&str; 14] = [
     "service_recovered",
     "project_changed",
     "project_broken",
+    "project_files_changed",
+    "settings_reloaded",
+    "settings_need_restart",
+    "settings_refused",
     "run_ended",
 ];
 

@@ -297,6 +297,7 @@ async fn a_forged_mark_lets_nothing_be_adopted_or_removed() {
             stack.runner.look_round().await.unwrap();
             sleep(600 * SECOND).await;
             assert_eq!(stack.engine.container_names(), [container], "{service} {one_off} {stays}");
+            stack.engine.script("weather", Script::exits(0, SECOND));
             let run = stack.run("weather").await;
             if container == "p-weather-run-070707070708" && stays {
                 let refused = run.unwrap_err();
