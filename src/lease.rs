@@ -99,11 +99,8 @@ impl<E: Engine, B: Bus> Lease<E, B> {
 
     async fn take_in_time(&mut self) -> Result<(), NotHeld> {
         let key = &self.key().await?;
-        let found = if self.own.token == 0 {
-            self.bus.get(std::slice::from_ref(key)).await?.into_iter().next().flatten()
-        } else {
-            self.bus.renew(key, TIME_TO_LIVE).await?
-        };
+        let found =
+            if self.own.token == 0 { self.found(key).await? } else { self.bus.renew(key, TIME_TO_LIVE).await? };
         // What is no lease was not written by a daemon.
         match found.map(|text| serde_json::from_str::<Claim>(&text)) {
             Some(Ok(found)) if found == self.own => Ok(()),
@@ -128,7 +125,7 @@ impl<E: Engine, B: Bus> Lease<E, B> {
                     return Ok(());
                 }
                 // Somebody was faster.
-                let found = self.bus.get(std::slice::from_ref(key)).await?.into_iter().next().flatten();
+                let found = self.found(key).await?;
                 match found.and_then(|text| serde_json::from_str(&text).ok()) {
                     Some(claim) if claim != self.own => Err(NotHeld::Other { project: self.project.clone(), claim }),
                     Some(_) => Ok(()),
@@ -155,7 +152,7 @@ impl<E: Engine, B: Bus> Lease<E, B> {
     pub async fn give_back(&self) {
         let Some(key) = self.key.as_ref().filter(|_| self.own.token != 0) else { return };
         let given_back = async {
-            let found = self.bus.get(std::slice::from_ref(key)).await?.into_iter().next().flatten();
+            let found = self.found(key).await?;
             if found.is_some_and(|text| text == self.text()) {
                 self.bus.delete(std::slice::from_ref(key)).await?;
             }
@@ -172,6 +169,11 @@ impl<E: Engine, B: Bus> Lease<E, B> {
             self.key = Some(self.bus.names().lease(&engine, &self.project));
         }
         Ok(self.key.clone().unwrap_or_default())
+    }
+
+    /// What is at the lease's key.
+    async fn found(&self, key: &String) -> Result<Option<String>, BusError> {
+        Ok(self.bus.get(std::slice::from_ref(key)).await?.into_iter().next().flatten())
     }
 
     async fn next_token(&self, key: &str) -> Result<u64, BusError> {

@@ -29,6 +29,11 @@ impl Followers {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn follow(self: &Arc<Self>, run_id: &RunId) -> Follower {
+        *self.counts().entry(run_id.clone()).or_default() += 1;
+        Follower { followers: Arc::clone(self), run_id: run_id.clone() }
+    }
+
     /// Waits until nobody reads the run's output any more, within a limit.
     pub(super) async fn have_read(&self, run_id: &RunId) {
         let read = async {
@@ -69,9 +74,7 @@ impl Drop for Follower {
 impl<K: Backend, B: Bus> Runner<K, B> {
     /// Announces that somebody is to read a run's output to its end.
     pub fn follow(&self, run_id: &RunId) -> Follower {
-        let followers = Arc::clone(&self.inner.followers);
-        *followers.counts().entry(run_id.clone()).or_default() += 1;
-        Follower { followers, run_id: run_id.clone() }
+        self.inner.followers.follow(run_id)
     }
 
     /// The last bytes so far of the output of the run in this container; none where they cannot be had.
@@ -101,10 +104,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_container_waits_for_its_last_reader_and_not_for_one_that_stalls() {
         let (followers, run_id): (Arc<Followers>, RunId) = (Arc::default(), "000000000001".parse().unwrap());
-        let follower = || {
-            *followers.counts().entry(run_id.clone()).or_default() += 1;
-            Follower { followers: Arc::clone(&followers), run_id: run_id.clone() }
-        };
+        let follower = || followers.follow(&run_id);
         followers.have_read(&run_id).await;
         let (first, second) = (follower(), follower());
         let begun = Instant::now();
